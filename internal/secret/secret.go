@@ -16,36 +16,45 @@ import (
 // of Bytes finds every place that touches them. The zero Key is empty.
 //
 // Copies of a Key share the same octets: Erase empties all of them.
-type Key struct{ b []byte }
+//
+// The octets sit inside a closure because fmt does not call the methods of
+// unexported fields or for unusual verbs, and follows pointers there; of a
+// function it can print the address only.
+type Key struct{ octets func() []byte }
 
 // New takes ownership of b: the caller must not use it afterwards.
-func New(b []byte) Key { return Key{b} }
+func New(b []byte) Key { return Key{func() []byte { return b }} }
 
 // Clone copies b into a new Key; the caller keeps b.
-func Clone(b []byte) Key { return Key{append([]byte(nil), b...)} }
+func Clone(b []byte) Key { return New(append([]byte(nil), b...)) }
 
 // Bytes returns the octets themselves, not a copy. They are zero after Erase.
-func (k Key) Bytes() []byte { return k.b }
+func (k Key) Bytes() []byte {
+	if k.octets == nil {
+		return nil
+	}
+	return k.octets()
+}
 
 // Len is the number of octets.
-func (k Key) Len() int { return len(k.b) }
+func (k Key) Len() int { return len(k.Bytes()) }
 
 // IsZero reports whether the key holds nothing: never set, or erased.
 func (k Key) IsZero() bool {
 	var or byte
-	for _, x := range k.b {
+	for _, x := range k.Bytes() {
 		or |= x
 	}
 	return or == 0
 }
 
 // Equal compares in constant time.
-func (k Key) Equal(o Key) bool { return subtle.ConstantTimeCompare(k.b, o.b) == 1 }
+func (k Key) Equal(o Key) bool { return subtle.ConstantTimeCompare(k.Bytes(), o.Bytes()) == 1 }
 
 // Erase overwrites the octets with zeros, in every copy of k.
-func (k Key) Erase() { clear(k.b) }
+func (k Key) Erase() { clear(k.Bytes()) }
 
-func (k Key) placeholder() string { return fmt.Sprintf("[secret, %d octets]", len(k.b)) }
+func (k Key) placeholder() string { return fmt.Sprintf("[secret, %d octets]", k.Len()) }
 
 // Format implements fmt.Formatter, so that no verb prints the octets.
 func (k Key) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(k.placeholder())) }

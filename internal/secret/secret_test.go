@@ -18,8 +18,9 @@ func TestNoFormattingPathPrintsTheKey(t *testing.T) {
 		K secret.Key
 		P *secret.Key
 		M map[string]secret.Key
+		u secret.Key
 	}
-	h := holder{k, &k, map[string]secret.Key{"k": k}}
+	h := holder{k, &k, map[string]secret.Key{"k": k}, k}
 	var out bytes.Buffer
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%o", "%b", "%c", "%U", "%p", "%T"} {
 		fmt.Fprintf(&out, verb+"\n", k)
