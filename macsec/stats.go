@@ -1,0 +1,48 @@
+package macsec
+
+// SecYStats counts what concerns no channel (IEEE 802.1AE 10.7.9, 10.7.18).
+type SecYStats struct {
+	OutPktsUntagged  uint64
+	InPktsUntagged   uint64
+	OutPktsTooLong   uint64
+	InPktsNoTag      uint64 // counts EAPOL too
+	InPktsBadTag     uint64
+	InPktsUnknownSCI uint64
+	InPktsNoSCI      uint64
+	InPktsOverrun    uint64
+}
+
+// TxSCStats counts a transmit channel over all its associations.
+type TxSCStats struct {
+	OutPktsProtected   uint64
+	OutPktsEncrypted   uint64
+	OutOctetsProtected uint64
+	OutOctetsEncrypted uint64
+}
+
+// RxSCStats counts a receive channel over all its associations.
+type RxSCStats struct {
+	InOctetsValidated uint64
+	InOctetsDecrypted uint64
+	InPktsUnchecked   uint64
+	InPktsDelayed     uint64
+	InPktsOK          uint64
+	InPktsInvalid     uint64
+	InPktsLate        uint64
+	InPktsNotValid    uint64
+	InPktsNotUsingSA  uint64
+	InPktsUnusedSA    uint64
+}
+
+// SAStats counts one association: the In counters of a receive association, the
+// Out counters of a transmit association. They have 32 bits, wrap, and are lost
+// with the association; Accumulator makes totals of them.
+type SAStats struct {
+	InPktsOK         uint32
+	InPktsInvalid    uint32
+	InPktsNotValid   uint32
+	InPktsNotUsingSA uint32
+	InPktsUnusedSA   uint32
+	OutPktsProtected uint32
+	OutPktsEncrypted uint32
+}
