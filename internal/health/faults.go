@@ -1,0 +1,224 @@
+package health
+
+// The codes, in the order of the table below.
+const (
+	ChannelLate        Code = "channel-late"
+	ChannelUnreadable  Code = "channel-unreadable"
+	KeyFilePermissions Code = "key-file-permissions"
+	KeyFileMalformed   Code = "key-file-malformed"
+	KeyFileUnexpected  Code = "key-file-unexpected"
+	KeyMaterialEqual   Code = "key-material-equal"
+	KeyMaterialShort   Code = "key-material-short"
+	KeyChanged         Code = "key-changed"
+	KeyRollback        Code = "key-rollback"
+	NoKeys             Code = "no-keys"
+	StateUnwritable    Code = "state-unwritable"
+	StateUnreadable    Code = "state-unreadable"
+	RunDirUnwritable   Code = "run-dir-unwritable"
+
+	PeerSilent    Code = "peer-silent"
+	PeerLost      Code = "peer-lost"
+	ICVMismatch   Code = "icv-mismatch"
+	UnknownCKN    Code = "unknown-ckn"
+	SuiteMismatch Code = "suite-mismatch"
+	KeyServerNone Code = "key-server-none"
+	ReplayedKI    Code = "replayed-ki"
+
+	SAKInstallFailed Code = "sak-install-failed"
+	SecYDrift        Code = "secy-drift"
+	TrafficMissing   Code = "traffic-missing"
+	FenceMissing     Code = "fence-missing"
+	FenceOpen        Code = "fence-open"
+	ParentMissing    Code = "parent-missing"
+	ParentDown       Code = "parent-down"
+	ParentEnslaved   Code = "parent-enslaved"
+	DeviceForeign    Code = "device-foreign"
+	KernelLacking    Code = "kernel-lacking"
+
+	InventoryInvalid  Code = "inventory-invalid"
+	Exempt            Code = "exempt"
+	EvidenceExpiring  Code = "evidence-expiring"
+	BelowPolicyCipher Code = "below-policy-cipher"
+)
+
+// table is every fault there is. A text says what was found; a next step says
+// what a person does about it, at this end unless it says otherwise.
+var table = []Declared{
+	// Keys.
+	{
+		Code: ChannelLate, Severity: Warning, Promise: NeverAnOutage, Subject: []string{"channel"},
+		Text: "epoch {epoch} has arrived over channel {other} but not over channel {channel} ({where})",
+		Next: "see that channel {channel} delivers epoch {epoch} to {where} on this node; until then the link stays on the older key, and an epoch is never used from one channel alone",
+	},
+	{
+		Code: ChannelUnreadable, Severity: Warning, Promise: NeverAnOutage, Subject: []string{"channel"},
+		Text: "channel {channel} cannot be read at {where}: {detail}; keys that it has already delivered stay in use",
+		Next: "make {where} readable by the agent and writable by its owner alone (mode 0700)",
+	},
+	{
+		Code: KeyFilePermissions, Severity: Critical, Promise: NeverOneKeyHolder, Subject: []string{"file"},
+		Text: "key file {file} is refused: {detail}",
+		Next: "treat the key as disclosed and reissue it (lever keys issue --channel {channel} --reissue EPOCH) with mode 0600 and the agent's user or root as owner",
+	},
+	{
+		Code: KeyFileMalformed, Severity: Warning, Promise: NeverAnOutage, Subject: []string{"file"},
+		Text: "key file {file} is refused: {detail}",
+		Next: "write it again, complete, under a temporary name starting with a dot, and rename it into place; it holds 64 hexadecimal digits and a newline",
+	},
+	{
+		Code: KeyFileUnexpected, Severity: Warning, Promise: AlwaysExplained, Subject: []string{"file"},
+		Text: "{file} is not a key file and is ignored: {detail}",
+		Next: "name key files EPOCH.GENERATION.key, for example 42.0.key, and remove what does not belong in that directory",
+	},
+	{
+		Code: KeyMaterialEqual, Severity: Critical, Promise: NeverOneKeyHolder, Subject: []string{"epoch"},
+		Text: "both channels deliver the same material for epoch {epoch}, so one of them alone would know the key: refused",
+		Next: "issue epoch {epoch} again as a new generation, each channel's on its own system (lever keys issue --channel … --reissue), and find out how one file got into both",
+	},
+	{
+		Code: KeyMaterialShort, Severity: Critical, Promise: NeverOneKeyHolder, Subject: []string{"channel", "epoch"},
+		Text: "channel {channel} delivers fewer than 32 octets for epoch {epoch}: refused",
+		Next: "issue epoch {epoch} on channel {channel} again as a new generation with 32 random octets",
+	},
+	{
+		Code: KeyChanged, Severity: Critical, Promise: NeverOneKeyHolder, Subject: []string{"channel", "epoch"},
+		Text: "the material of epoch {epoch} on channel {channel} ({file}) is not what it was when the epoch was first used: refused, for one CKN must never name two keys",
+		Next: "issue new material under the next generation (lever keys issue --channel {channel} --reissue EPOCH) on both channels and at every end; find out who replaced the file",
+	},
+	{
+		Code: KeyRollback, Severity: Critical, Promise: NeverOneKeyHolder, Subject: []string{"channel"},
+		Text: "the newest epoch on channel {channel} ({where}) is {epoch}, older than epoch {high_water} which both ends have confirmed: refused",
+		Next: "issue an epoch newer than {high_water} on both channels; if {where} was restored from a backup, bring it up to date",
+	},
+	{
+		Code: NoKeys, Severity: Critical, Promise: NeverAnOutage,
+		Text: "neither channel has delivered a key: a is {where_a}, b is {where_b}",
+		Next: "issue one epoch on each channel (lever keys issue --channel a …, then b on another system) and deliver both to this node and the far end",
+	},
+	{
+		Code: StateUnwritable, Severity: Critical, Promise: NeverOneKeyHolder,
+		Text: "the confirmed epoch cannot be recorded: {detail}; after a restart an older key might be accepted",
+		Next: "make the state directory writable and free space on it",
+	},
+	{
+		Code: StateUnreadable, Severity: Critical, Promise: NeverOneKeyHolder,
+		Text: "the record of the confirmed epoch is unusable: {detail}; the link runs without protection against older epochs until the next one is confirmed",
+		Next: "revoke every epoch but the newest on both channels (lever keys revoke), then restore or remove the record; the next confirmed epoch writes it anew",
+	},
+	{
+		Code: RunDirUnwritable, Severity: Warning, Promise: NeverAnOutage,
+		Text: "the run directory cannot be written: {detail}; a restart of the agent will negotiate afresh instead of resuming",
+		Next: "make the run directory writable (a tmpfs such as /run/lever, mode 0700) and free space on it",
+	},
+
+	// MKA.
+	{
+		Code: PeerSilent, Severity: Critical, Promise: AlwaysExplained,
+		Text: "no MKPDU has come from the far end on {interface} since {since}",
+		Next: "check that the agent runs at the far end, that {interface} is wired to it, and that equipment in between passes EAPOL (EtherType 888E, destination {destination})",
+	},
+	{
+		Code: PeerLost, Severity: Critical, Promise: AlwaysExplained, Subject: []string{"peer"},
+		Text: "peer {peer} on {interface} has fallen silent after having been live; last heard {since}",
+		Next: "look at the far end's agent and at the path: the link comes back by itself when its MKPDUs do",
+	},
+	{
+		Code: ICVMismatch, Severity: Critical, Promise: AlwaysExplained, Subject: []string{"ckn"},
+		Text: "MKPDUs from {peer} name our CKN {ckn} (epoch {epoch}) but fail their integrity check: the material of channel a or b differs between the ends, or somebody forges them",
+		Next: "compare the fingerprints of epoch {epoch} at both ends (lever keys list --channel a, then b); reissue it on the channel that differs",
+	},
+	{
+		Code: UnknownCKN, Severity: Warning, Promise: AlwaysExplained, Subject: []string{"ckn"},
+		Text: "{peer} speaks of CKN {ckn}, which this end does not have: {detail}",
+		Next: "see that both channels deliver the same epochs to both ends; compare lever keys list at both, and check that both inventories give this link the same id and nodes",
+	},
+	{
+		Code: SuiteMismatch, Severity: Critical, Promise: NeverPlain,
+		Text: "the key server {peer} distributes a key for {offered}, but the device was made for {cipher}: not installed",
+		Next: "give both ends the same cipher in their inventories; on an external link set it to what the far end can do",
+	},
+	{
+		Code: KeyServerNone, Severity: Critical, Promise: AlwaysExplained,
+		Text: "peers are live on {interface} but none of them is willing to be key server (every priority is 255)",
+		Next: "give one end a key server priority below 255",
+	},
+	{
+		Code: ReplayedKI, Severity: Critical, Promise: NeverSameNonce, Subject: []string{"ki"},
+		Text: "the key server {peer} distributes key {ki} again, which this end has used before: not installed, for its packet numbers are spent",
+		Next: "restart MKA at the far end so that it takes a new member identifier or key number; report this to its vendor",
+	},
+
+	// Kernel and interfaces.
+	{
+		Code: SAKInstallFailed, Severity: Critical, Promise: NeverAnOutage,
+		Text: "the kernel refused a key on {interface}: {detail}; the previous one stays in use",
+		Next: "read the kernel's message; when it persists, restart the agent, and report it with the output of ip -s macsec show",
+	},
+	{
+		Code: SecYDrift, Severity: Warning, Promise: NeverPlain,
+		Text: "{interface} no longer was as the agent had set it: {detail}; put right",
+		Next: "find out what else changes {interface} (ip macsec, systemd-networkd, NetworkManager, another MKA daemon) and keep it away",
+	},
+	{
+		Code: TrafficMissing, Severity: Critical, Promise: AlwaysExplained,
+		Text: "MKA is content with {peer} but no data from it arrives on {interface}: {detail}",
+		Next: "look at the far end's device: the key in its kernel may not be the one that its MKA speaks of, or its cipher may differ; check the counters with ip -s macsec show",
+	},
+	{
+		Code: FenceMissing, Severity: Critical, Promise: NeverPlain,
+		Text: "the filters that keep plain frames off {interface} were not in place: {detail}",
+		Next: "find out what removed them (tc qdisc del, another agent); when they cannot be put back, set {interface} down",
+	},
+	{
+		Code: FenceOpen, Severity: Warning, Promise: NeverPlain,
+		Text: "the inventory says mode monitor: plain frames may pass on {interface}",
+		Next: "set policy mode enforce when every link of this node is secured",
+	},
+	{
+		Code: ParentMissing, Severity: Critical, Promise: AlwaysExplained,
+		Text: "there is no interface {interface} on this node",
+		Next: "correct the interface's name in the inventory, or plug in or create it: the agent goes on when it appears",
+	},
+	{
+		Code: ParentDown, Severity: Critical, Promise: AlwaysExplained,
+		Text: "{interface} is down: {detail}",
+		Next: "set it up (ip link set {interface} up) or look at the cable and the far end",
+	},
+	{
+		Code: ParentEnslaved, Severity: Critical, Promise: NeverPlain,
+		Text: "{interface} is a port of {master}: MACsec cannot sit beneath it there",
+		Next: "take {interface} out of {master} and put its MACsec device {device} in instead",
+	},
+	{
+		Code: DeviceForeign, Severity: Critical, Promise: NeverPlain,
+		Text: "{device} exists on {interface} but was not made by Lever: {detail}",
+		Next: "remove it (ip link del {device}) if nothing uses it, or give the link another name with secure: in the inventory",
+	},
+	{
+		Code: KernelLacking, Severity: Critical, Promise: NeverPlain,
+		Text: "the kernel cannot do {feature}: {detail}",
+		Next: "load or install the module (modprobe macsec; cls_matchall, sch_ingress for the fence) or run a kernel that has it",
+	},
+
+	// Inventory.
+	{
+		Code: InventoryInvalid, Severity: Critical, Promise: AlwaysExplained,
+		Text: "the inventory was not accepted: {detail}; the last good one stays in force",
+		Next: "run lever check on it and correct what it lists",
+	},
+	{
+		Code: Exempt, Severity: Info, Promise: NeverPlain,
+		Text: "this link is exempt from encryption until {until}: {reason} (approved by {approvers})",
+		Next: "encrypt it before {until}; after that date the verdict is encrypt",
+	},
+	{
+		Code: EvidenceExpiring, Severity: Warning, Promise: NeverAnOutage, Subject: []string{"evidence"},
+		Text: "the evidence for {evidence} expires on {until}; from then on the verdict is encrypt",
+		Next: "renew the evidence in the inventory, or prepare both ends to encrypt",
+	},
+	{
+		Code: BelowPolicyCipher, Severity: Warning, Promise: NeverPlain,
+		Text: "the link runs {cipher}, below the policy's {policy}, because its external end asks for it",
+		Next: "raise the far end to {policy}, then remove cipher: from the link",
+	},
+}

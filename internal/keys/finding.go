@@ -1,0 +1,54 @@
+package keys
+
+import (
+	"time"
+
+	"github.com/lever-link/lever/internal/health"
+)
+
+// Finding is something wrong with a link's keys: the facts, without material.
+// Its words are in internal/health.
+type Finding struct {
+	Code health.Code
+	// Side is the channel concerned; meaningless for StateUnwritable,
+	// StateUnreadable, KeyMaterialEqual and NoKeys.
+	Side Side
+	// Epoch is the one concerned, if any.
+	Epoch Epoch
+	// File is the file concerned, if any.
+	File string
+	// Where is the channel's place for the link.
+	Where string
+	// Detail is what was found.
+	Detail string
+	// HighWater is the confirmed epoch, for KeyRollback.
+	HighWater Epoch
+	// WhereOther is the other channel's place, for NoKeys.
+	WhereOther string
+	// Since is when the ring first found it.
+	Since time.Time
+}
+
+// Fault words the finding for operators.
+func (f Finding) Fault() health.Fault {
+	return health.Raise(f.Code, f.Since,
+		"channel", f.Side, "other", f.Side.Other(), "epoch", f.Epoch, "file", f.File,
+		"where", f.Where, "detail", f.Detail, "high_water", f.HighWater,
+		"where_a", f.Where, "where_b", f.WhereOther)
+}
+
+// same tells whether two findings are about the same thing, so that the later
+// one inherits the earlier one's Since.
+func (f Finding) same(o Finding) bool {
+	return f.Code == o.Code && f.Side == o.Side && f.Epoch == o.Epoch && f.File == o.File
+}
+
+// FindingCodes are the codes that a Ring's findings can have: a link's
+// health.Set replaces exactly these after each Change.
+func FindingCodes() []health.Code {
+	return []health.Code{
+		health.ChannelLate, health.ChannelUnreadable, health.KeyFilePermissions, health.KeyFileMalformed,
+		health.KeyFileUnexpected, health.KeyMaterialEqual, health.KeyMaterialShort, health.KeyChanged,
+		health.KeyRollback, health.NoKeys, health.StateUnwritable, health.StateUnreadable,
+	}
+}

@@ -1,0 +1,153 @@
+// Package keyfile reads and writes files of hexadecimal key material: what makes
+// one acceptable is decided here, once, for pre-key material and static PSKs.
+//
+// Which files there are and what they are for does not belong here.
+package keyfile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"syscall"
+
+	"github.com/lever-link/lever/internal/secret"
+)
+
+// PermissionError is a file or directory that others could read or replace.
+type PermissionError struct {
+	Path   string
+	Reason string
+}
+
+// Error implements error.
+func (e *PermissionError) Error() string { return e.Path + ": refused: " + e.Reason }
+
+// FormatError is a file whose content is not a key. It never quotes content.
+type FormatError struct {
+	Path   string
+	Reason string
+}
+
+// Error implements error.
+func (e *FormatError) Error() string { return e.Path + ": not a key: " + e.Reason }
+
+// Read reads a key of one of the given sizes in octets, written as hexadecimal
+// digits and optionally one newline. It refuses anything but a regular file
+// without any permission for group or others, owned by the effective user or
+// root; symbolic links are not followed. The checks are made on the open file.
+// Buffers that held the digits are erased.
+func Read(path string, sizes ...int) (secret.Key, error) {
+	// O_NONBLOCK: opening a FIFO must not wait for its writer.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		if errors.Is(err, syscall.ELOOP) {
+			return secret.Key{}, &PermissionError{path, "it is a symbolic link; put the file itself there"}
+		}
+		return secret.Key{}, fmt.Errorf("reading key file: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return secret.Key{}, fmt.Errorf("reading key file: %w", err)
+	}
+	if err := CheckFile(path, info); err != nil {
+		return secret.Key{}, err
+	}
+	longest := slices.Max(sizes)
+	digits := make([]byte, 2*longest+2)
+	defer clear(digits)
+	n, err := io.ReadFull(f, digits)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return secret.Key{}, fmt.Errorf("reading key file: %w", err)
+	}
+	return decode(path, digits[:n], sizes)
+}
+
+// decode turns digits into a key. It works digit by digit: encoding/hex would
+// quote an offending byte in its error.
+func decode(path string, digits []byte, sizes []int) (secret.Key, error) {
+	fail := func(format string, args ...any) (secret.Key, error) {
+		return secret.Key{}, &FormatError{path, fmt.Sprintf(format, args...)}
+	}
+	if n := len(digits); n > 0 && digits[n-1] == '\n' {
+		digits = digits[:n-1]
+	}
+	want := ""
+	for i, s := range sizes {
+		if i > 0 {
+			want += " or "
+		}
+		want += fmt.Sprint(2 * s)
+	}
+	if len(digits) > 2*slices.Max(sizes) {
+		return fail("it is longer than %s hexadecimal digits and a newline", want)
+	}
+	if !slices.Contains(sizes, len(digits)/2) || len(digits)%2 != 0 {
+		return fail("it has %d characters before its final newline, not %s", len(digits), want)
+	}
+	key := make([]byte, len(digits)/2)
+	for i, c := range digits {
+		v, ok := nibble(c)
+		if !ok {
+			clear(key)
+			return fail("character %d is not a hexadecimal digit", i+1)
+		}
+		key[i/2] |= v << (4 * (1 - i%2))
+	}
+	return secret.New(key), nil
+}
+
+func nibble(c byte) (byte, bool) {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0', true
+	case c >= 'a' && c <= 'f':
+		return c - 'a' + 10, true
+	case c >= 'A' && c <= 'F':
+		return c - 'A' + 10, true
+	}
+	return 0, false
+}
+
+// CheckFile reports why others could read or replace a key file, if they could.
+func CheckFile(path string, info fs.FileInfo) error {
+	mode := info.Mode()
+	switch {
+	case mode&fs.ModeSymlink != 0:
+		return &PermissionError{path, "it is a symbolic link; put the file itself there"}
+	case !mode.IsRegular():
+		return &PermissionError{path, fmt.Sprintf("it is not a regular file (%s)", mode)}
+	case mode.Perm()&0o077 != 0:
+		return &PermissionError{path, fmt.Sprintf("its mode is %04o, so users other than its owner have access; it must be 0600", mode.Perm())}
+	}
+	return checkOwner(path, info)
+}
+
+// CheckDir reports why others could replace files in a directory, if they could.
+// Reading its names is not a secret.
+func CheckDir(path string, info fs.FileInfo) error {
+	mode := info.Mode()
+	switch {
+	case mode&fs.ModeSymlink != 0:
+		return &PermissionError{path, "it is a symbolic link; put the directory itself there"}
+	case !mode.IsDir():
+		return &PermissionError{path, fmt.Sprintf("it is not a directory (%s)", mode)}
+	case mode.Perm()&0o022 != 0:
+		return &PermissionError{path, fmt.Sprintf("its mode is %04o, so users other than its owner can replace keys; it must be 0700 or 0755 at most", mode.Perm())}
+	}
+	return checkOwner(path, info)
+}
+
+func checkOwner(path string, info fs.FileInfo) error {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil
+	}
+	if uid := int(st.Uid); uid != 0 && uid != os.Geteuid() {
+		return &PermissionError{path, fmt.Sprintf("it belongs to user %d; it must belong to user %d, which runs this program, or to root", uid, os.Geteuid())}
+	}
+	return nil
+}

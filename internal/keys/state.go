@@ -1,0 +1,145 @@
+package keys
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// stateVersion is the format of a link's state file.
+const stateVersion = 1
+
+// State is what a link's keys must remember over a restart. None of it is
+// secret.
+type State struct {
+	// HighWater is the newest epoch that both ends have confirmed; older ones are
+	// refused. Zero when there was none yet.
+	HighWater Epoch
+	// Seen is the material of every epoch that was offered to MKA and is not
+	// older than HighWater, as fingerprints, a's and b's: one CKN never names two
+	// CAKs, not even over a restart.
+	Seen map[Epoch][2]Fingerprint
+}
+
+// stateFile is State on disk. Its link is repeated inside, because a file copied
+// to another link's name would lower or raise that link's mark.
+type stateFile struct {
+	Version   int                      `json:"version"`
+	Link      string                   `json:"link"`
+	HighWater Epoch                    `json:"high_water"`
+	Seen      map[Epoch][2]Fingerprint `json:"seen,omitempty"`
+}
+
+// Store keeps the State of each link in a file of its own, <dir>/links/<link>.json,
+// replaced atomically.
+type Store struct{ dir string }
+
+// NewStore keeps states beneath the agent's state directory, which is created
+// with the first Save.
+func NewStore(stateDir string) *Store { return &Store{filepath.Join(stateDir, "links")} }
+
+// Path is the file of a link's State.
+func (s *Store) Path(link string) string { return filepath.Join(s.dir, link+".json") }
+
+// ValidLink reports whether a link id can be the name of a file or directory:
+// one path element that is not hidden.
+func ValidLink(link string) error {
+	if link == "" || strings.HasPrefix(link, ".") || strings.ContainsAny(link, "/\x00") || len(link) > 200 {
+		return fmt.Errorf("link id %q cannot name a file: use 1 to 200 characters without slashes that do not start with a dot", link)
+	}
+	return nil
+}
+
+// Load reads the State of a link. A link without one has the zero State and no
+// error. When the file cannot be used the error says why; the caller decides
+// (NewRing goes on without a mark, and says so loudly).
+func (s *Store) Load(link string) (State, error) {
+	if err := ValidLink(link); err != nil {
+		return State{}, err
+	}
+	path := s.Path(link)
+	fail := func(err error) (State, error) {
+		return State{}, fmt.Errorf("reading the confirmed epoch of link %q from %s: %w", link, path, err)
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return State{}, nil
+	}
+	if err != nil {
+		return fail(err)
+	}
+	var f stateFile
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&f); err != nil {
+		return fail(fmt.Errorf("it is not a state file: %w", err))
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return fail(errors.New("it goes on after its end"))
+	}
+	if f.Version != stateVersion {
+		return fail(fmt.Errorf("it has version %d, this Lever knows %d: run the Lever that wrote it", f.Version, stateVersion))
+	}
+	if f.Link != link {
+		return fail(fmt.Errorf("it belongs to link %q", f.Link))
+	}
+	return State{HighWater: f.HighWater, Seen: f.Seen}, nil
+}
+
+// Save replaces the State of a link so that a crash leaves the old file or the
+// new one: temporary file, fsync, rename, fsync of the directory.
+func (s *Store) Save(link string, state State) error {
+	if err := ValidLink(link); err != nil {
+		return err
+	}
+	path := s.Path(link)
+	text, err := json.MarshalIndent(stateFile{stateVersion, link, state.HighWater, state.Seen}, "", "  ")
+	if err == nil {
+		err = os.MkdirAll(s.dir, 0o700)
+	}
+	if err == nil {
+		err = writeAtomically(path, append(text, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("recording the confirmed epoch of link %q in %s: %w", link, path, err)
+	}
+	return nil
+}
+
+func writeAtomically(path string, text []byte) (err error) {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.tmp")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = f.Close()
+			_ = os.Remove(f.Name())
+		}
+	}()
+	if _, err = f.Write(text); err != nil {
+		return err
+	}
+	if err = f.Sync(); err != nil {
+		return err
+	}
+	if err = f.Close(); err != nil {
+		return err
+	}
+	if err = os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	return errors.Join(err, d.Close())
+}
