@@ -1,0 +1,72 @@
+package inventory
+
+import "regexp"
+
+const apiVersion = "lever/v1"
+
+// shape is a kind of mapping: the keys it may have and those it must have. The
+// name is that of its definition in schema.json, and a test holds the two
+// together.
+type shape struct {
+	name     string // in schema.json
+	noun     string // in errors
+	keys     []string
+	required []string
+}
+
+var (
+	fileShape = shape{"file", "an inventory file",
+		[]string{"apiVersion", "policy", "channels", "sites", "nodes", "links"}, []string{"apiVersion"}}
+	policyShape = shape{"policy", "policy",
+		[]string{"mode", "inside", "inside_if", "cipher", "sak_rekey"}, nil}
+	channelsShape = shape{"channels", "channels", []string{"a", "b"}, []string{"a", "b"}}
+	channelShape  = shape{"channel", "a channel", []string{"type", "path"}, []string{"type", "path"}}
+	siteShape     = shape{"site", "a site", []string{"custody"}, nil}
+	nodeShape     = shape{"node", "a node", []string{"site"}, []string{"site"}}
+	linkShape     = shape{"link", "a link",
+		[]string{"id", "a", "z", "members", "segments", "override", "psk", "cipher", "mka"}, []string{"id"}}
+	endShape = shape{"end", "an end",
+		[]string{"node", "interface", "addresses", "secure"}, []string{"node", "interface"}}
+	segmentShape = shape{"segment", "a segment",
+		[]string{"custody", "site", "provider", "ref", "controls"}, nil}
+	evidenceShape = shape{"evidence", "a control",
+		[]string{"control", "evidence", "expires"}, []string{"control", "evidence", "expires"}}
+	overrideShape = shape{"override", "an override",
+		[]string{"action", "approvers", "reason", "expires"}, []string{"action"}}
+	pskShape = shape{"psk", "a psk", []string{"ckn", "cak_file"}, []string{"ckn", "cak_file"}}
+	mkaShape = shape{"mka", "mka",
+		[]string{"priority", "life", "hello", "destination", "ethertype"}, nil}
+
+	shapes = []*shape{
+		&fileShape, &policyShape, &channelsShape, &channelShape, &siteShape, &nodeShape, &linkShape, &endShape,
+		&segmentShape, &evidenceShape, &overrideShape, &pskShape, &mkaShape,
+	}
+)
+
+// pattern is the form of a text; its source stands in schema.json, too.
+type pattern struct {
+	name string // in schema.json
+	re   *regexp.Regexp
+	form string // in errors
+}
+
+var (
+	// A name is used as a directory, in tables and in key derivation.
+	namePattern = pattern{"name", regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$`),
+		"up to 128 letters, digits, '.', '_' and '-', not beginning with '.'"}
+	// The kernel's dev_valid_name refuses more than 15 octets, '/', ':' and
+	// white space; '%' starts a format in the name of a new device
+	// (__dev_alloc_name).
+	devicePattern = pattern{"device", regexp.MustCompile(`^[!-$&-.0-9;-~]{1,15}$`),
+		"1 to 15 printable ASCII characters without '/', ':', '%' and spaces"}
+	durationPattern = pattern{"duration", regexp.MustCompile(`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`),
+		"a duration with its unit, such as 30s or 1h"}
+	datePattern = pattern{"date", regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}$`),
+		"a date such as 2027-01-31"}
+	cknPattern = pattern{"ckn", regexp.MustCompile(`^([0-9A-Fa-f]{2}){1,32}$`),
+		"1 to 32 octets in hexadecimal"}
+	macPattern = pattern{"mac", regexp.MustCompile(`^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$`),
+		"a MAC address such as 01:80:c2:00:00:03"}
+
+	patterns = []*pattern{&namePattern, &devicePattern, &durationPattern, &datePattern, &cknPattern, &macPattern}
+)
