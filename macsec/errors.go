@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"syscall"
 )
 
 // Kinds of failure, for errors.Is.
@@ -54,9 +55,31 @@ func (e *PNError) Error() string {
 // Is makes errors.Is(err, ErrPNReuse) true.
 func (e *PNError) Is(target error) bool { return target == ErrPNReuse }
 
+// Names of the operations in Error.Op: the methods of Kernel.
+const (
+	OpNew          = "New"
+	OpCreateDevice = "CreateDevice"
+	OpDevice       = "Device"
+	OpDevices      = "Devices"
+	OpUpdateDevice = "UpdateDevice"
+	OpDeleteDevice = "DeleteDevice"
+	OpSecY         = "SecY"
+	OpSecYs        = "SecYs"
+	OpAddRxSC      = "AddRxSC"
+	OpUpdateRxSC   = "UpdateRxSC"
+	OpDeleteRxSC   = "DeleteRxSC"
+	OpAddRxSA      = "AddRxSA"
+	OpUpdateRxSA   = "UpdateRxSA"
+	OpDeleteRxSA   = "DeleteRxSA"
+	OpAddTxSA      = "AddTxSA"
+	OpUpdateTxSA   = "UpdateTxSA"
+	OpDeleteTxSA   = "DeleteTxSA"
+	OpSetOffload   = "SetOffload"
+)
+
 // Error is a failed operation.
 type Error struct {
-	// Op is the operation, in words: "add TX SA".
+	// Op is the method of Kernel, one of the Op constants.
 	Op string
 	// Interface is the device's name, empty if unknown.
 	Interface string
@@ -71,18 +94,14 @@ type Error struct {
 	Err error
 	// Message is the kernel's extended acknowledgement, empty if it gave none.
 	Message string
-	// Hint says what to do next, empty if nobody knows.
-	Hint string
-	// kinds are the Err values that this failure matches.
-	kind error
 }
 
-// Error implements error.
+// Error implements error. It ends in the hint, if there is one.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString("macsec: " + e.Op)
 	if e.SCI != nil {
-		fmt.Fprintf(&b, " of SCI %s", e.SCI)
+		fmt.Fprintf(&b, " SCI %s", e.SCI)
 	}
 	if e.AN != nil {
 		fmt.Fprintf(&b, " AN %d", *e.AN)
@@ -101,8 +120,8 @@ func (e *Error) Error() string {
 	if e.Message != "" {
 		fmt.Fprintf(&b, " (kernel: %s)", e.Message)
 	}
-	if e.Hint != "" {
-		b.WriteString(": " + e.Hint)
+	if hint := e.Hint(); hint != "" {
+		b.WriteString("; " + hint)
 	}
 	return b.String()
 }
@@ -111,5 +130,26 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // Is reports whether target is the kind of this failure.
-func (e *Error) Is(target error) bool { return e.kind != nil && target == e.kind }
-
+func (e *Error) Is(target error) bool {
+	var errno syscall.Errno
+	if !errors.As(e.Err, &errno) {
+		return false
+	}
+	switch target {
+	case ErrNotExist:
+		return errno == syscall.ENODEV || errno == syscall.ENOENT
+	case ErrExist:
+		return errno == syscall.EEXIST
+	case ErrPermission:
+		return errno == syscall.EPERM || errno == syscall.EACCES
+	case ErrBusy:
+		return errno == syscall.EBUSY
+	case ErrInvalid:
+		return errno == syscall.EINVAL || errno == syscall.ERANGE
+	case ErrOffloadUnsupported:
+		return errno == syscall.EOPNOTSUPP && e.Op == OpSetOffload
+	case ErrUnsupported:
+		return errno == syscall.EOPNOTSUPP && e.Op != OpSetOffload || errno == syscall.ENOENT && e.Op == OpNew
+	}
+	return false
+}

@@ -77,6 +77,17 @@ func (s *SecY) RxSC(sci SCI) *RxSC {
 	return nil
 }
 
+// CheckNextPN says whether the packet number of the transmit association sa, as
+// just read, may be set to next. An active association moves while one looks at
+// it, so that no value is surely ahead of it. The error is a *PNError.
+func CheckNextPN(sa SA, next uint64) error {
+	// A next packet number of zero is one that wrapped: all are used.
+	if sa.Active || next < sa.NextPN || sa.NextPN == 0 {
+		return &PNError{AN: sa.AN, Active: sa.Active, Current: sa.NextPN, Requested: next}
+	}
+	return nil
+}
+
 func findSA(sas []SA, an AN) *SA {
 	for i := range sas {
 		if sas[i].AN == an {

@@ -1,0 +1,161 @@
+package macsec
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/mdlayher/genetlink"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/lever-link/lever/macsec/internal/pnguard"
+)
+
+// messageBuffer is the size of a receive. The kernel makes the messages of a
+// dump as large as the receives it has seen, up to 32 KiB, and puts a device
+// whole into one message: with the default of a page, a device with ten peers
+// would silently end the dump (macsec_dump_txsc).
+const messageBuffer = 32 << 10
+
+// dumpAttempts bounds the repetition of dumps that the kernel marks as torn by a
+// concurrent change (NLM_F_DUMP_INTR).
+const dumpAttempts = 10
+
+// Client is the Kernel of this machine. It works in the network namespace that
+// it was made in, wherever it is called from later.
+type Client struct {
+	rt     *netlink.Conn
+	ge     *netlink.Conn
+	family uint16
+
+	// tx serializes what reads a transmit packet number and then acts on it.
+	tx    sync.Mutex
+	spent pnguard.Memory
+}
+
+var _ Kernel = (*Client)(nil)
+
+// New opens the kernel's interfaces in the network namespace of the calling
+// thread; lock the goroutine to its thread if that is not the process's.
+// ErrUnsupported if the kernel has no MACsec.
+func New() (*Client, error) { return NewNetNS(0) }
+
+// NewNetNS is New in the network namespace that the file descriptor netns
+// refers to; zero means that of the calling thread. The descriptor can be closed
+// afterwards.
+func NewNetNS(netns int) (*Client, error) {
+	config := func() *netlink.Config {
+		return &netlink.Config{NetNS: netns, MessageBufferSize: messageBuffer}
+	}
+	rt, err := netlink.Dial(unix.NETLINK_ROUTE, config())
+	if err != nil {
+		return nil, failure(OpNew, fmt.Errorf("open rtnetlink socket: %w", err))
+	}
+	ge, err := netlink.Dial(unix.NETLINK_GENERIC, config())
+	if err != nil {
+		return nil, failure(OpNew, errors.Join(fmt.Errorf("open generic netlink socket: %w", err), rt.Close()))
+	}
+	for _, c := range []*netlink.Conn{rt, ge} {
+		// Extended acknowledgements turn a bare EINVAL into a sentence.
+		// Kernels before 4.12 do not know the option, nor XPN.
+		if err := c.SetOption(netlink.ExtendedAcknowledge, true); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+			return nil, failure(OpNew, errors.Join(fmt.Errorf("ask for extended acknowledgements: %w", err), rt.Close(), ge.Close()))
+		}
+	}
+	return initClient(rt, ge)
+}
+
+// initClient makes a client of two open connections, rtnetlink and generic
+// netlink, and owns them from then on.
+func initClient(rt, ge *netlink.Conn) (*Client, error) {
+	family, err := genetlink.NewConn(ge).GetFamily(genlName)
+	if err != nil {
+		return nil, failure(OpNew, errors.Join(fmt.Errorf("look up generic netlink family %q: %w", genlName, err), rt.Close(), ge.Close()))
+	}
+	return &Client{rt: rt, ge: ge, family: family.ID}, nil
+}
+
+// Close implements Kernel.
+func (c *Client) Close() error { return errors.Join(c.rt.Close(), c.ge.Close()) }
+
+// set sends a generic netlink command that changes something, and waits for the
+// kernel's answer.
+func (c *Client) set(cmd uint8, attrs *netlink.AttributeEncoder) error {
+	_, err := c.generic(cmd, netlink.Request|netlink.Acknowledge, attrs)
+	return err
+}
+
+func (c *Client) generic(cmd uint8, flags netlink.HeaderFlags, attrs *netlink.AttributeEncoder) ([]netlink.Message, error) {
+	data := []byte{cmd, genlVersion, 0, 0}
+	if attrs != nil {
+		b, err := attrs.Encode()
+		if err != nil {
+			return nil, fmt.Errorf("encode request: %w", err)
+		}
+		// b may hold a key; what the library copies is out of reach.
+		defer clear(b)
+		data = append(data, b...)
+		defer clear(data)
+	}
+	return c.ge.Execute(netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(c.family), Flags: flags},
+		Data:   data,
+	})
+}
+
+// dump repeats request until the kernel answers it consistently.
+func dump(request func() ([]netlink.Message, error)) ([]netlink.Message, error) {
+	for range dumpAttempts {
+		msgs, err := request()
+		if err != nil {
+			return nil, err
+		}
+		torn := false
+		for _, m := range msgs {
+			torn = torn || m.Header.Flags&netlink.DumpInterrupted != 0
+		}
+		if !torn {
+			return msgs, nil
+		}
+	}
+	return nil, fmt.Errorf("the configuration changed during each of %d dumps: %w", dumpAttempts, unix.EAGAIN)
+}
+
+// failure makes an Error of what the netlink library returned.
+func failure(op string, err error) *Error {
+	e := &Error{Op: op, Err: err}
+	var nl *netlink.OpError
+	if errors.As(err, &nl) {
+		e.Message = nl.Message
+		var errno unix.Errno
+		// The library says only "receive" on top of an errno of the kernel.
+		if nl.Op == "receive" && errors.As(nl.Err, &errno) && op != OpNew {
+			e.Err = errno
+		}
+	}
+	return e
+}
+
+// fail is failure for an operation on a device, whose name it looks up: kernels
+// answer by errno, people think in names.
+func (c *Client) fail(op string, index int, err error) *Error {
+	e := failure(op, err)
+	e.Index = index
+	if l, linkErr := c.link(index); linkErr == nil {
+		e.Interface = l.Name
+	}
+	return e
+}
+
+func (c *Client) failSC(op string, index int, sci SCI, err error) error {
+	e := c.fail(op, index, err)
+	e.SCI = &sci
+	return e
+}
+
+func (c *Client) failSA(op string, index int, sci *SCI, an AN, err error) error {
+	e := c.fail(op, index, err)
+	e.SCI, e.AN = sci, &an
+	return e
+}
