@@ -1,0 +1,45 @@
+// Command umlexec runs a program as root on a real kernel with MACsec, natively
+// or in user-mode Linux. It is made for the go tool:
+//
+//	go test -tags kernel -exec /path/to/umlexec ./macsec
+//
+// The program sees the host's files at the host's paths, with /tmp and /run of
+// its own, so that test data is read and coverage and profiles are written
+// where the go tool expects them. Signals go to the program, and its exit
+// status is ours; 125 means that it could not be run.
+//
+// What belongs here: the translation between the go tool and package uml.
+// Everything else is in there.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/lever-link/lever/internal/uml"
+)
+
+func main() {
+	uml.Init()
+	if len(os.Args) < 2 {
+		fmt.Fprintln(os.Stderr, "usage: umlexec program [argument…]")
+		os.Exit(125)
+	}
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	res, err := uml.Run(context.Background(), uml.Job{
+		Args:    os.Args[1:],
+		Env:     os.Environ(),
+		Stdout:  os.Stdout,
+		Stderr:  os.Stderr,
+		Signals: signals,
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "umlexec:", err)
+		os.Exit(125)
+	}
+	os.Exit(res.ExitCode)
+}
