@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -79,7 +80,7 @@ func oversee(p plan, orders *json.Decoder) (_ status, err error) {
 	case stErr != nil:
 		return status{}, withConsole(fmt.Errorf("the guest ended without an exit status (a kernel panic?): %w", stErr), console)
 	case st.Err != "":
-		return status{}, withConsole(errors.New("in the guest: "+st.Err), console)
+		return status{}, errors.New("in the guest: " + st.Err)
 	}
 	return st, fetch(p, st)
 }
@@ -103,14 +104,16 @@ func readStatus(workDir string) (status, error) {
 	return st, json.Unmarshal(b, &st)
 }
 
-// withConsole adds the last lines of the kernel's console to an error.
+// withConsole adds the last lines of the kernel's console to an error, from a
+// little before a panic if there was one: its call trace is long.
 func withConsole(err error, console string) error {
 	lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(console, "\r", "")), "\n")
-	const keep = 40
-	if len(lines) > keep {
-		lines = lines[len(lines)-keep:]
+	const keep, before = 40, 10
+	from := max(0, len(lines)-keep)
+	if i := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, "Kernel panic") }); i >= 0 {
+		from = max(0, min(from, i-before))
 	}
-	if len(lines) == 1 && lines[0] == "" {
+	if lines = lines[from:]; len(lines) == 1 && lines[0] == "" {
 		return err
 	}
 	return fmt.Errorf("%w; the kernel's last lines:\n  %s", err, strings.Join(lines, "\n  "))

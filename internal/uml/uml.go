@@ -146,6 +146,11 @@ func newPlan(kernel Kernel, j Job) (plan, error) {
 	if err != nil {
 		return plan{}, fmt.Errorf("run a job on a MACsec kernel: %w", err)
 	}
+	if info, err := os.Stat(dir); err != nil {
+		return plan{}, fmt.Errorf("run a job on a MACsec kernel: its directory: %w", err)
+	} else if !info.IsDir() {
+		return plan{}, fmt.Errorf("run a job on a MACsec kernel: Job.Dir %s is no directory", dir)
+	}
 	p := plan{
 		Kernel:   kernel,
 		Args:     append([]string{prog}, j.Args[1:]...),
