@@ -5,6 +5,7 @@ const (
 	ChannelLate        Code = "channel-late"
 	ChannelUnreadable  Code = "channel-unreadable"
 	KeyFilePermissions Code = "key-file-permissions"
+	KeyFileUnreadable  Code = "key-file-unreadable"
 	KeyFileMalformed   Code = "key-file-malformed"
 	KeyFileUnexpected  Code = "key-file-unexpected"
 	KeyMaterialEqual   Code = "key-material-equal"
@@ -59,6 +60,11 @@ var table = []Declared{
 		Code: KeyFilePermissions, Severity: Critical, Promise: NeverOneKeyHolder, Subject: []string{"file"},
 		Text: "key file {file} is refused: {detail}",
 		Next: "treat the key as disclosed and reissue it (lever keys issue --channel {channel} --reissue EPOCH) with mode 0600 and the agent's user or root as owner",
+	},
+	{
+		Code: KeyFileUnreadable, Severity: Warning, Promise: NeverAnOutage, Subject: []string{"file"},
+		Text: "key file {file} cannot be read: {detail}",
+		Next: "give it mode 0600 and the agent's user as owner; when the disk is at fault, deliver it again",
 	},
 	{
 		Code: KeyFileMalformed, Severity: Warning, Promise: NeverAnOutage, Subject: []string{"file"},

@@ -47,7 +47,7 @@ func (f Finding) same(o Finding) bool {
 // health.Set replaces exactly these after each Change.
 func FindingCodes() []health.Code {
 	return []health.Code{
-		health.ChannelLate, health.ChannelUnreadable, health.KeyFilePermissions, health.KeyFileMalformed,
+		health.ChannelLate, health.ChannelUnreadable, health.KeyFilePermissions, health.KeyFileUnreadable, health.KeyFileMalformed,
 		health.KeyFileUnexpected, health.KeyMaterialEqual, health.KeyMaterialShort, health.KeyChanged,
 		health.KeyRollback, health.NoKeys, health.StateUnwritable, health.StateUnreadable,
 	}

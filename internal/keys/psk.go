@@ -14,7 +14,7 @@ func LoadPSK(ckn []byte, cakFile string) (CAK, error) {
 	if len(ckn) < 1 || len(ckn) > 32 {
 		return CAK{}, fmt.Errorf("pre-shared key %s: its CKN has %d octets; MKA allows 1 to 32, written as hexadecimal digits", cakFile, len(ckn))
 	}
-	key, err := keyfile.Read(cakFile, 16, 32)
+	key, err := keyfile.Read(cakFile, keyfile.Format{Sizes: []int{16, 32}, NewlineOptional: true})
 	if err != nil {
 		return CAK{}, fmt.Errorf("pre-shared key for CKN %x: %w", ckn, err)
 	}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/lever-link/lever/internal/keys/keyfile"
 )
 
 // stateVersion is the format of a link's state file.
@@ -104,42 +106,10 @@ func (s *Store) Save(link string, state State) error {
 		err = os.MkdirAll(s.dir, 0o700)
 	}
 	if err == nil {
-		err = writeAtomically(path, append(text, '\n'))
+		err = keyfile.Replace(path, append(text, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("recording the confirmed epoch of link %q in %s: %w", link, path, err)
 	}
 	return nil
-}
-
-func writeAtomically(path string, text []byte) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.tmp")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-			_ = os.Remove(f.Name())
-		}
-	}()
-	if _, err = f.Write(text); err != nil {
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	return errors.Join(err, d.Close())
 }

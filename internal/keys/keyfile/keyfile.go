@@ -5,12 +5,14 @@
 package keyfile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"syscall"
 
 	"github.com/lever-link/lever/internal/secret"
@@ -34,12 +36,21 @@ type FormatError struct {
 // Error implements error.
 func (e *FormatError) Error() string { return e.Path + ": not a key: " + e.Reason }
 
-// Read reads a key of one of the given sizes in octets, written as hexadecimal
-// digits and optionally one newline. It refuses anything but a regular file
+// Format says what a key file holds: hexadecimal digits for one of the sizes in
+// octets, and a newline.
+type Format struct {
+	Sizes []int
+	// NewlineOptional accepts a file that ends with its last digit, as files
+	// written by hand for other equipment do. Where a program writes the file, the
+	// newline tells a whole file from a truncated one.
+	NewlineOptional bool
+}
+
+// Read reads a key of the given format. It refuses anything but a regular file
 // without any permission for group or others, owned by the effective user or
 // root; symbolic links are not followed. The checks are made on the open file.
 // Buffers that held the digits are erased.
-func Read(path string, sizes ...int) (secret.Key, error) {
+func Read(path string, format Format) (secret.Key, error) {
 	// O_NONBLOCK: opening a FIFO must not wait for its writer.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -56,38 +67,39 @@ func Read(path string, sizes ...int) (secret.Key, error) {
 	if err := CheckFile(path, info); err != nil {
 		return secret.Key{}, err
 	}
-	longest := slices.Max(sizes)
-	digits := make([]byte, 2*longest+2)
+	// One octet more than the longest key and its newline, to see what is too long.
+	digits := make([]byte, 2*slices.Max(format.Sizes)+2)
 	defer clear(digits)
 	n, err := io.ReadFull(f, digits)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 		return secret.Key{}, fmt.Errorf("reading key file: %w", err)
 	}
-	return decode(path, digits[:n], sizes)
+	return decode(path, digits[:n], format)
 }
 
 // decode turns digits into a key. It works digit by digit: encoding/hex would
 // quote an offending byte in its error.
-func decode(path string, digits []byte, sizes []int) (secret.Key, error) {
-	fail := func(format string, args ...any) (secret.Key, error) {
-		return secret.Key{}, &FormatError{path, fmt.Sprintf(format, args...)}
-	}
-	if n := len(digits); n > 0 && digits[n-1] == '\n' {
-		digits = digits[:n-1]
+func decode(path string, digits []byte, format Format) (secret.Key, error) {
+	fail := func(message string, args ...any) (secret.Key, error) {
+		return secret.Key{}, &FormatError{path, fmt.Sprintf(message, args...)}
 	}
 	want := ""
-	for i, s := range sizes {
+	for i, s := range format.Sizes {
 		if i > 0 {
 			want += " or "
 		}
-		want += fmt.Sprint(2 * s)
+		want += strconv.Itoa(2 * s)
 	}
-	if len(digits) > 2*slices.Max(sizes) {
+	body, newline := bytes.CutSuffix(digits, []byte("\n"))
+	switch {
+	case len(digits) > 2*slices.Max(format.Sizes)+1:
 		return fail("it is longer than %s hexadecimal digits and a newline", want)
+	case len(body)%2 != 0 || !slices.Contains(format.Sizes, len(body)/2):
+		return fail("it has %d characters before its final newline, not %s", len(body), want)
+	case !newline && !format.NewlineOptional:
+		return fail("there is no newline after its %d characters, so it may not be complete", len(body))
 	}
-	if !slices.Contains(sizes, len(digits)/2) || len(digits)%2 != 0 {
-		return fail("it has %d characters before its final newline, not %s", len(digits), want)
-	}
+	digits = body
 	key := make([]byte, len(digits)/2)
 	for i, c := range digits {
 		v, ok := nibble(c)

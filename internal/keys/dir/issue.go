@@ -1,0 +1,197 @@
+package dir
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/internal/keys/keyfile"
+	"github.com/lever-link/lever/internal/secret"
+)
+
+// sideMark is the file in a channel's root that says which channel it is, so
+// that one directory is never filled as both.
+const sideMark = ".lever-channel"
+
+// Claim makes root the directory of one channel, creating it with mode 0700. It
+// fails when root was made for the other channel or when others can write to it.
+func Claim(root string, side keys.Side) error {
+	if err := makeDir(root); err != nil {
+		return fmt.Errorf("preparing channel %s in %s: %w", side, root, err)
+	}
+	path := filepath.Join(root, sideMark)
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := keyfile.Replace(path, []byte(side.String()+"\n")); err != nil {
+			return fmt.Errorf("preparing channel %s in %s: %w", side, root, err)
+		}
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("preparing channel %s in %s: %w", side, root, err)
+	}
+	if have := strings.TrimSpace(string(text)); have != side.String() {
+		return fmt.Errorf("preparing channel %s in %s: the directory is channel %s's, as its file %s says; keep the channels apart, best on different systems",
+			side, root, have, sideMark)
+	}
+	return nil
+}
+
+// Issue writes new random material for the next n epochs of a link, after the
+// highest that the directory has or has had, and returns the epochs written,
+// also when it fails half way.
+func Issue(root, link string, n int) ([]keys.Epoch, error) {
+	used, err := prepare(root, link)
+	if err != nil {
+		return nil, err
+	}
+	var last uint64
+	for _, e := range used {
+		last = max(last, e.Number)
+	}
+	var done []keys.Epoch
+	for range n {
+		if last == math.MaxUint64 {
+			return done, fmt.Errorf("issuing for link %q in %s: its epoch %d is the last that there is", link, root, last)
+		}
+		last++
+		e := keys.Epoch{Number: last}
+		if err := write(root, link, e); err != nil {
+			return done, err
+		}
+		done = append(done, e)
+	}
+	return done, nil
+}
+
+// Reissue writes new random material for an epoch's number under its next
+// generation.
+func Reissue(root, link string, number uint64) (keys.Epoch, error) {
+	used, err := prepare(root, link)
+	if err != nil {
+		return keys.Epoch{}, err
+	}
+	next, found := keys.Epoch{Number: number}, false
+	for _, e := range used {
+		if e.Number != number {
+			continue
+		}
+		if e.Generation == math.MaxUint32 {
+			return keys.Epoch{}, fmt.Errorf("reissuing epoch %d of link %q in %s: its generation %d is the last that there is; issue a new epoch", number, link, root, e.Generation)
+		}
+		next.Generation, found = max(next.Generation, e.Generation+1), true
+	}
+	if !found {
+		return keys.Epoch{}, fmt.Errorf("reissuing epoch %d of link %q in %s: it was never issued there; see lever keys list for those that were", number, link, root)
+	}
+	return next, write(root, link, next)
+}
+
+// Revoke removes the key file of an epoch and leaves a mark, so that the epoch is
+// not issued again with other material. It reports whether there was a file.
+func Revoke(root, link string, e keys.Epoch) (existed bool, err error) {
+	fail := func(err error) (bool, error) {
+		return existed, fmt.Errorf("revoking epoch %s of link %q in %s: %w", e, link, root, err)
+	}
+	if err := keys.ValidLink(link); err != nil {
+		return fail(err)
+	}
+	path := filepath.Join(root, link, FileName(e))
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return fail(err)
+	}
+	existed = true
+	// The mark first: without it a crash in between would free the number.
+	if err := keyfile.Replace(filepath.Join(root, link, tombstone(e)), nil); err != nil {
+		return fail(err)
+	}
+	if err := os.Remove(path); err != nil {
+		return fail(err)
+	}
+	if err := keyfile.SyncDir(filepath.Join(root, link)); err != nil {
+		return fail(err)
+	}
+	return true, nil
+}
+
+// Issued are the epochs of a link that the directory has, in whatever state their
+// files are.
+func Issued(root, link string) ([]keys.Epoch, error) {
+	used, err := names(root, link, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return used, err
+}
+
+// prepare makes the link's directory and returns every epoch ever issued in it.
+func prepare(root, link string) ([]keys.Epoch, error) {
+	fail := func(err error) ([]keys.Epoch, error) {
+		return nil, fmt.Errorf("issuing for link %q in %s: %w", link, root, err)
+	}
+	if err := keys.ValidLink(link); err != nil {
+		return fail(err)
+	}
+	if err := makeDir(root); err != nil {
+		return fail(err)
+	}
+	if err := makeDir(filepath.Join(root, link)); err != nil {
+		return fail(err)
+	}
+	used, err := names(root, link, true)
+	if err != nil {
+		return fail(err)
+	}
+	return used, nil
+}
+
+func makeDir(path string) error {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	return keyfile.CheckDir(path, info)
+}
+
+// names are the epochs that file names speak of, the revoked ones if asked for.
+func names(root, link string, withRevoked bool) ([]keys.Epoch, error) {
+	entries, err := os.ReadDir(filepath.Join(root, link))
+	if err != nil {
+		return nil, err
+	}
+	var epochs []keys.Epoch
+	for _, n := range entries {
+		base, ok := strings.CutSuffix(n.Name(), suffix)
+		if !ok && withRevoked {
+			base, ok = strings.CutSuffix(n.Name(), revoked)
+			base = strings.TrimPrefix(base, ".")
+		}
+		if e, err := keys.ParseEpoch(base); ok && err == nil {
+			epochs = append(epochs, e)
+		}
+	}
+	return epochs, nil
+}
+
+func write(root, link string, e keys.Epoch) error {
+	material := make([]byte, format.Sizes[0])
+	// crypto/rand never fails: it ends the process instead.
+	_, _ = rand.Read(material)
+	key := secret.New(material)
+	defer key.Erase()
+	if err := keyfile.Write(filepath.Join(root, link, FileName(e)), key); err != nil {
+		return fmt.Errorf("issuing epoch %s of link %q: %w", e, link, err)
+	}
+	return nil
+}

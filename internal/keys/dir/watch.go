@@ -1,0 +1,167 @@
+package dir
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/lever-link/lever/internal/keys"
+)
+
+// defaultRescan is how often a link's directory is looked at although nothing
+// was notified: inotify does not see changes made by another kernel, as on NFS,
+// on a shared folder, or on the files of a user-mode Linux guest's host.
+const defaultRescan = 2 * time.Second
+
+// Options are for New. The zero Options are right for an agent.
+type Options struct {
+	// Rescan is the interval of the safety net; 0 means two seconds.
+	Rescan time.Duration
+	// Ticks replaces the timer of the rescan, for tests with their own time.
+	Ticks <-chan time.Time
+	// Log gets one line a fault of the watch itself; nil discards.
+	Log *slog.Logger
+}
+
+// Channel is a directory as a distribution channel. It may watch any number of
+// links at once with one inotify instance between them.
+type Channel struct {
+	root string
+	opts Options
+	hub  hub
+}
+
+var _ keys.Channel = (*Channel)(nil)
+
+// New makes the channel of a root directory, which need not exist yet.
+func New(root string, o Options) *Channel {
+	if abs, err := filepath.Abs(root); err == nil {
+		root = abs
+	}
+	if o.Rescan <= 0 {
+		o.Rescan = defaultRescan
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Channel{root: root, opts: o}
+}
+
+// Kind implements keys.Channel.
+func (c *Channel) Kind() string { return "dir" }
+
+// Where implements keys.Channel: the directory of the link.
+func (c *Channel) Where(link string) string { return filepath.Join(c.root, link) }
+
+// Watch implements keys.Channel. A file renamed in is delivered within
+// milliseconds; what inotify cannot see, at the next rescan.
+func (c *Channel) Watch(ctx context.Context, link string, deliver func(keys.Snapshot)) error {
+	if err := keys.ValidLink(link); err != nil {
+		return err
+	}
+	ticks := c.opts.Ticks
+	if ticks == nil {
+		t := time.NewTicker(c.opts.Rescan)
+		defer t.Stop()
+		ticks = t.C
+	}
+	s, err := c.hub.join()
+	if err != nil {
+		// Slower, but not lost: the limit of inotify instances is a common one.
+		c.opts.Log.Warn("cannot watch keys, rescanning instead", "link", link, "path", c.Where(link), "interval", c.opts.Rescan, "error", err)
+		s = &subscriber{kick: nil}
+	}
+	defer c.hub.leave(s)
+
+	delivered := ""
+	for {
+		// Watch first, look second: what changes in between is notified. The
+		// signature is older than the listing, so that it errs towards looking again.
+		c.arm(s, link)
+		looked := signature(c.root, link)
+		snapshot := Scan(c.root, link).Snapshot()
+		if d := digest(snapshot); d != delivered {
+			delivered = d
+			deliver(snapshot)
+		} else {
+			snapshot.Erase()
+		}
+		if !c.wait(ctx, s, ticks, link, looked) {
+			return nil
+		}
+	}
+}
+
+// wait returns true when the directory must be read again, false when ctx is
+// done.
+func (c *Channel) wait(ctx context.Context, s *subscriber, ticks <-chan time.Time, link, looked string) bool {
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-s.kick:
+			return true
+		case <-ticks:
+			if signature(c.root, link) != looked {
+				return true
+			}
+		}
+	}
+}
+
+// arm makes s follow the directories whose changes matter: the link's, the root,
+// and while there is no root the nearest directory above it that exists. A
+// directory may appear between looking and watching, so it looks again.
+func (c *Channel) arm(s *subscriber, link string) {
+	for range 8 {
+		want := c.existing(link)
+		if err := c.hub.follow(s, want); err != nil {
+			c.opts.Log.Warn("cannot watch keys, rescanning instead", "link", link, "paths", want, "interval", c.opts.Rescan, "error", err)
+		}
+		if slices.Equal(want, c.existing(link)) {
+			return
+		}
+	}
+}
+
+func (c *Channel) existing(link string) []string {
+	isDir := func(path string) bool {
+		info, err := os.Stat(path)
+		return err == nil && info.IsDir()
+	}
+	var dirs []string
+	if d := c.Where(link); isDir(d) {
+		dirs = append(dirs, d)
+	}
+	for d := c.root; ; d = filepath.Dir(d) {
+		if isDir(d) {
+			return append(dirs, d)
+		}
+		if d == filepath.Dir(d) {
+			return dirs
+		}
+	}
+}
+
+// digest tells whether two snapshots say the same. It is kept in memory only.
+func digest(s keys.Snapshot) string {
+	h := sha256.New()
+	for _, e := range slices.SortedFunc(maps.Keys(s.Keys), keys.Epoch.Compare) {
+		fmt.Fprintln(h, e, s.Keys[e].Fingerprint())
+	}
+	for _, e := range slices.SortedFunc(maps.Keys(s.Present), keys.Epoch.Compare) {
+		fmt.Fprintln(h, "present", e)
+	}
+	for _, f := range s.Findings {
+		fmt.Fprintf(h, "%q %q %q\n", f.Code, f.File, f.Detail)
+	}
+	fmt.Fprintln(h, s.Unavailable)
+	return hex.EncodeToString(h.Sum(nil))
+}
