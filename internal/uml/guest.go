@@ -131,8 +131,15 @@ func mounts(p plan) error {
 			return err
 		}
 	}
+	needed := []string{p.WorkDir, p.Dir}
+	for _, arg := range p.Args {
+		if _, value, ok := strings.Cut(arg, "="); ok {
+			needed = append(needed, value) // -flag=path
+		}
+		needed = append(needed, arg)
+	}
 	for _, at := range []string{"/tmp", "/run"} {
-		if err := scratch(at, p.WorkDir, p.Dir, filepath.Dir(p.Args[0])); err != nil {
+		if err := scratch(at, needed); err != nil {
 			return err
 		}
 	}
@@ -164,7 +171,7 @@ func devices() error {
 // scratch mounts a tmpfs and, because that hides what the host has there,
 // brings back those entries that hold one of the paths: `go test` builds its
 // programs below /tmp, and the checkout may be there as well.
-func scratch(at string, needed ...string) error {
+func scratch(at string, needed []string) error {
 	type entry struct {
 		path string
 		dir  bool
@@ -184,6 +191,9 @@ func scratch(at string, needed ...string) error {
 		}
 		seen[path] = true
 		fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if errors.Is(err, unix.ENOENT) {
+			continue // an argument that only looks like a path, or is to be made
+		}
 		if err != nil {
 			return fmt.Errorf("keep %s: %w", path, err)
 		}
@@ -199,7 +209,7 @@ func scratch(at string, needed ...string) error {
 		return fmt.Errorf("mount %s: %w", at, err)
 	}
 	for _, e := range keep {
-		if err := os.Mkdir(e.path, 0o700); err != nil {
+		if err := placeholder(e.path, e.dir); err != nil {
 			return fmt.Errorf("keep %s: %w", e.path, err)
 		}
 		if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", e.file.Fd()), e.path, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
@@ -207,6 +217,14 @@ func scratch(at string, needed ...string) error {
 		}
 	}
 	return nil
+}
+
+// placeholder makes what a bind mount of its kind can be mounted on.
+func placeholder(path string, dir bool) error {
+	if dir {
+		return os.Mkdir(path, 0o700)
+	}
+	return os.WriteFile(path, nil, 0o600)
 }
 
 // upLoopback sets lo up, which no new network namespace has done for it.

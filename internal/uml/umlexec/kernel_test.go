@@ -18,8 +18,10 @@ func TestGoTestExec(t *testing.T) {
 		t.Fatalf("build umlexec: %v\n%s", err, out)
 	}
 	profile, written := filepath.Join(dir, "cover"), filepath.Join("/tmp", filepath.Base(filepath.Dir(dir)))
+	cpu := written + ".cpu" // the guest has a /tmp of its own, but this comes out
+	t.Cleanup(func() { os.Remove(cpu) })
 	run := func(name string) (string, error) {
-		cmd := exec.Command("go", "test", "-count=1", "-v", "-run", "^"+name+"$", "-coverprofile", profile, "-exec", umlexec, "./testdata/guest")
+		cmd := exec.Command("go", "test", "-count=1", "-v", "-run", "^"+name+"$", "-coverprofile", profile, "-cpuprofile", cpu, "-o", filepath.Join(dir, "guest.test"), "-exec", umlexec, "./testdata/guest")
 		cmd.Env = append(os.Environ(), "OUT="+written)
 		out, err := cmd.CombinedOutput()
 		return string(out), err
@@ -31,7 +33,9 @@ func TestGoTestExec(t *testing.T) {
 	if b, err := os.ReadFile(profile); err != nil || !strings.Contains(string(b), "guest.go:4") {
 		t.Errorf("coverage profile: %q, %v", b, err)
 	}
-	// The guest has a /tmp of its own.
+	if info, err := os.Stat(cpu); err != nil || info.Size() == 0 {
+		t.Errorf("CPU profile: %v, %v", info, err)
+	}
 	if b, err := os.ReadFile(written); err == nil {
 		t.Errorf("a file written to the guest's /tmp is on the host: %q", b)
 	}
