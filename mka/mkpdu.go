@@ -92,7 +92,7 @@ func (m *MKPDU) Reset() {
 
 // Decode reads the parameter sets of a frame whose ICV was verified, and
 // refuses any other. It ignores sets that it does not know and repetitions of
-// those that it does (IEEE 802.1X-2020 11.11.3). Basic.CKN stays empty, as a
+// those that it does (IEEE 802.1X-2020 11.11). Basic.CKN stays empty, as a
 // string would have to be allocated: see [Envelope.CKN]. After an error m is
 // empty; the error is a *[FrameError].
 func (m *MKPDU) Decode(e *Envelope) error {

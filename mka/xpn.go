@@ -5,7 +5,7 @@ import "encoding/binary"
 const xpnLen = 8
 
 // XPN is the set that version 2 added: the high halves of the LPNs of
-// [SAKUse], and a request to suspend MKA, IEEE 802.1X-2020 figure 11-17.
+// [SAKUse], and a request to suspend MKA.
 type XPN struct {
 	Present       bool
 	Suspension    uint8 // seconds, 0 means none
