@@ -54,9 +54,11 @@ func (d *decoder) document(doc document) bool {
 	}
 	if n := f.values["links"]; n != nil {
 		for _, l := range d.list(n, "links") {
-			if link := d.link(l); link != nil {
-				d.inv.Links = append(d.inv.Links, link)
+			if l.Kind == yaml.MappingNode {
+				d.inv.Links = append(d.inv.Links, d.link(l))
+				continue
 			}
+			d.mapping(l, &linkShape) // says what it should have been
 		}
 	}
 	return true

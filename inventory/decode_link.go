@@ -9,21 +9,23 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// maxMembers bounds a group CA. The Live Peer List's body length has 12 bits
-// and 16 octets an entry (IEEE 802.1X-2020, 11.11.3), and one octet numbers the
-// SSCI of the key server in it; far fewer share one segment in practice.
-const maxMembers = 100
+// maxMembers bounds a group CA so that a member's MKPDU, with every other member
+// in its peer lists at 16 octets each beside some 200 octets of other parameter
+// sets, fits an Ethernet frame of 1500 octets with room to spare.
+const maxMembers = 64
 
-// link decodes a link; it returns nil when it has no identity to go on with.
+// link decodes a link. What is wrong with one part of it does not keep the other
+// parts from being checked in the same run.
 func (d *decoder) link(n *yaml.Node) *Link {
-	f, ok := d.mapping(n, &linkShape)
-	if !ok {
-		return nil
-	}
-	l := &Link{Position: f.at, MKA: DefaultMKA()}
+	f, _ := d.mapping(n, &linkShape)
+	l := &Link{Position: f.at, MKA: DefaultMKA(), ID: "without id", badID: true}
 	if n := f.values["id"]; n != nil {
-		l.ID, _ = d.formed(n, "the id of a link", &namePattern)
 		l.Position = d.at(n)
+		if id, ok := d.formed(n, "the id of a link", &namePattern); ok {
+			l.ID, l.badID = id, false
+		} else if n.Kind == yaml.ScalarNode {
+			l.ID = quoteShort(n.Value)
+		}
 	}
 	d.ends(l, f)
 	if n := f.values["segments"]; n != nil {
@@ -48,9 +50,6 @@ func (d *decoder) link(n *yaml.Node) *Link {
 	if n := f.values["mka"]; n != nil {
 		l.mkaAt = d.at(n)
 		d.mka(l, n)
-	}
-	if l.ID == "" {
-		return nil
 	}
 	return l
 }
@@ -90,14 +89,12 @@ func (d *decoder) endList(l *Link, list []*yaml.Node) {
 	l.endsKnown = true
 	for _, n := range list {
 		e, ok := d.end(n)
-		if !ok {
-			l.endsKnown = false
-			continue
-		}
+		l.endsKnown = l.endsKnown && ok
 		if e.External {
 			switch {
 			case l.Group:
 				d.errorf(e.Position, "a member cannot be external: a group needs keys from the channels at every end")
+				l.endsKnown = false
 			case l.External:
 				d.errorf(e.Position, "both ends are external: one of them must be a node of the inventory")
 			}
@@ -107,7 +104,8 @@ func (d *decoder) endList(l *Link, list []*yaml.Node) {
 	}
 }
 
-// end decodes one end in its long or its short form.
+// end decodes one end in its long or its short form. It returns false, and what
+// it could read, after an error.
 func (d *decoder) end(n *yaml.Node) (End, bool) {
 	e := End{Position: d.at(n), nodeAt: d.at(n), interfaceAt: d.at(n), secureAt: d.at(n)}
 	if n.Kind == yaml.ScalarNode {
@@ -122,9 +120,10 @@ func (d *decoder) end(n *yaml.Node) (End, bool) {
 		var cut bool
 		if e.Node, e.Interface, cut = strings.Cut(s, "/"); !cut || e.Node == "" || e.Interface == "" {
 			d.errorf(e.Position, "an end is node/interface, a mapping, or the word external; found %s", quoteShort(s))
-			return e, false
+			return End{Position: e.Position}, false
 		}
 		if !d.device(e.interfaceAt, "the interface", e.Interface) {
+			e.Interface = ""
 			return e, false
 		}
 		return e, d.secure(&e, nil)
@@ -173,6 +172,7 @@ func (d *decoder) secure(e *End, n *yaml.Node) bool {
 	if len(e.Secure) > maxDevice {
 		d.errorf(e.secureAt, "the secured device of %s would be called %s, which has %d octets; the kernel takes %d: name it with secure: NAME",
 			e.Interface, e.Secure, len(e.Secure), maxDevice)
+		e.Secure = ""
 		return false
 	}
 	return true

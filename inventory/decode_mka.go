@@ -64,8 +64,8 @@ func (d *decoder) destination(m *MKA, n *yaml.Node) {
 	case err != nil:
 		d.errorf(d.at(n), "mka.destination: %v", err)
 	case mac[0]&1 == 0:
-		// IEEE 802.1X-2020, 11.11.2: an MKPDU to an individual address is
-		// dropped unread.
+		// A receiver drops an MKPDU to an individual address before it looks
+		// at anything else.
 		d.errorf(d.at(n), "mka.destination must be a group address, with the lowest bit of the first octet set; found %s", s)
 	default:
 		copy(m.Destination[:], mac)

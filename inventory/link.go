@@ -19,6 +19,7 @@ type Link struct {
 	MKA      MKA       // with defaults filled in
 	Verdict  Verdict   // at the time of Load
 
+	badID                              bool // reported already; ID is for other errors
 	ownCipher                          bool
 	endsKnown                          bool // every end was decoded
 	cipherAt, segmentsAt, pskAt, mkaAt Position

@@ -27,16 +27,16 @@ func (c *checker) run() {
 	addresses := map[nodeAddress]use{}
 	ids := make(map[string]*Link, len(c.inv.Links))
 	for _, l := range c.inv.Links {
-		if prev := ids[l.ID]; prev != nil {
+		if prev := ids[l.ID]; prev != nil && !l.badID {
 			c.errorf(l.Position, "the link id %s is already at %s", l.ID, prev.Position)
-			continue
+		} else {
+			ids[l.ID] = l
 		}
-		ids[l.ID] = l
 		c.segments(l)
+		c.endsOf(l)
+		c.addressesOf(l, addresses)
+		c.subnets(l)
 		if l.endsKnown {
-			c.endsOf(l)
-			c.addressesOf(l, addresses)
-			c.subnets(l)
 			c.external(l)
 		}
 		c.verdict(l)
@@ -85,7 +85,7 @@ func (c *checker) segments(l *Link) {
 func (c *checker) endsOf(l *Link) {
 	seen := map[string]bool{}
 	for _, e := range l.Ends {
-		if e.External {
+		if e.Node == "" {
 			continue
 		}
 		if c.inv.Nodes[e.Node] == nil {
@@ -111,9 +111,14 @@ type use struct {
 // devicesOf checks that no two things on a node have one name. The parents come
 // first, so that an error stands at the secured device that collides with them.
 func (c *checker) devicesOf(seen map[device]use) {
+	taken := map[*End]bool{}
 	claim := func(l *Link, e *End, name, what string, at Position) {
+		if e.Node == "" || name == "" || (taken[e] && e.Secure == e.Interface+"-sec") {
+			return // external, or reported already
+		}
 		if prev, ok := seen[device{e.Node, name}]; ok {
 			c.errorf(at, "%s %s of node %s is already %s of link %s at %s", what, name, e.Node, prev.what, prev.link.ID, prev.at)
+			taken[e] = true
 			return
 		}
 		seen[device{e.Node, name}] = use{l, what, at}
@@ -121,11 +126,9 @@ func (c *checker) devicesOf(seen map[device]use) {
 	for _, secured := range []bool{false, true} {
 		for _, l := range c.inv.Links {
 			for i := range l.Ends {
-				switch e := &l.Ends[i]; {
-				case e.External:
-				case secured:
+				if e := &l.Ends[i]; secured {
 					claim(l, e, e.Secure, "the secured device", e.secureAt)
-				default:
+				} else {
 					claim(l, e, e.Interface, "the interface", e.interfaceAt)
 				}
 			}
@@ -151,7 +154,7 @@ func (c *checker) addressesOf(l *Link, seen map[nodeAddress]use) {
 			}
 			here := use{l, "", at}
 			local[p.Addr()] = here
-			if p.Addr().IsLinkLocalUnicast() {
+			if p.Addr().IsLinkLocalUnicast() || e.Node == "" {
 				continue // means nothing beyond its link
 			}
 			if prev, ok := seen[nodeAddress{e.Node, p.Addr()}]; ok {

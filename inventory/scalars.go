@@ -132,8 +132,12 @@ func (d *decoder) oneOf(n *yaml.Node, what string, words []string) (int, bool) {
 	}
 	i := slices.Index(words, s)
 	if i < 0 {
-		d.errorf(d.at(n), "%s must be one of %s; found %s%s",
-			what, strings.Join(words, ", "), quoteShort(s), didYouMean(s, words))
+		either := "one of "
+		if len(words) == 1 {
+			either = ""
+		}
+		d.errorf(d.at(n), "%s must be %s%s; found %s%s",
+			what, either, strings.Join(words, ", "), quoteShort(s), didYouMean(s, words))
 	}
 	return i, i >= 0
 }

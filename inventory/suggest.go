@@ -10,8 +10,8 @@ func keysOf[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m))
 // didYouMean returns a hint with the word closest to a mistyped one, or nothing
 // when none is close.
 func didYouMean(got string, words []string) string {
-	if len(words) > 500 || len(got) > 64 {
-		return "" // a hint is not worth the time in a large inventory full of mistakes
+	if len(got) < 3 || len(got) > 64 || len(words) > 500 {
+		return "" // nothing to go by, or too much to go through for a hint
 	}
 	best, limit := "", 3 // a third of a short word changed is no longer a slip
 	if len(got) < 6 {

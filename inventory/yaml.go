@@ -7,14 +7,19 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 )
 
-var yamlError = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+var (
+	yamlError     = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+	unknownAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced`)
+)
 
 // parserComplaints are the errors of yaml.v3's parser. It counts lines from 0
-// in these and from 1 in those of its scanner (decode.go, parser.fail).
+// in these and from 1 in those of its scanner (decode.go, parser.fail), and it
+// tells where the block or the list began, not where it went wrong.
 var parserComplaints = []string{
 	"did not find expected key", "did not find expected node content", "did not find expected '-' indicator",
 	"did not find expected ',' or", "did not find expected <", "found undefined tag handle",
@@ -30,14 +35,14 @@ func (d *decoder) parse(data []byte) *yaml.Node {
 		d.errorf(Position{d.file, 1, 1}, "the file is empty: it must begin with \"apiVersion: %s\"", apiVersion)
 		return nil
 	case err != nil:
-		d.syntaxError(err)
+		d.syntaxError(data, err)
 		return nil
 	}
 	var second yaml.Node
 	switch err := dec.Decode(&second); {
 	case errors.Is(err, io.EOF):
 	case err != nil:
-		d.syntaxError(err)
+		d.syntaxError(data, err)
 		return nil
 	default:
 		d.errorf(d.at(&second), "a second YAML document begins here: put it into a file of its own, in one directory")
@@ -51,8 +56,8 @@ func (d *decoder) parse(data []byte) *yaml.Node {
 }
 
 // syntaxError reports an error of yaml.v3, which knows lines but no columns.
-func (d *decoder) syntaxError(err error) {
-	msg, line := err.Error(), 1
+func (d *decoder) syntaxError(data []byte, err error) {
+	msg, line, column := err.Error(), 1, 1
 	if m := yamlError.FindStringSubmatch(msg); m != nil {
 		msg = msg[len(m[0]):]
 		if n, err := strconv.Atoi(m[1]); err == nil {
@@ -60,11 +65,19 @@ func (d *decoder) syntaxError(err error) {
 			for _, c := range parserComplaints {
 				if strings.HasPrefix(msg, c) {
 					line = n + 1
+					msg += ", in what begins on this line: look at the indentation and the brackets from here on"
 				}
 			}
 		}
 	}
-	d.errorf(Position{d.file, line, 1}, "not valid YAML: %s", strings.TrimSpace(msg))
+	// This one comes without a line; the alias's name leads to it.
+	if m := unknownAnchor.FindStringSubmatch(msg); m != nil {
+		if before, _, ok := bytes.Cut(data, []byte("*"+m[1])); ok {
+			line = 1 + bytes.Count(before, []byte("\n"))
+			column = 1 + utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:])
+		}
+	}
+	d.errorf(Position{d.file, line, column}, "not valid YAML: %s", strings.TrimSpace(msg))
 }
 
 // plain reports whether a tree is free of anchors, aliases and tags, and says
@@ -103,8 +116,14 @@ func describe(n *yaml.Node) string {
 		return "nothing"
 	case n.ShortTag() == "!!str":
 		return "the text " + quoteShort(n.Value)
+	case n.ShortTag() == "!!int" || n.ShortTag() == "!!float":
+		return "the number " + n.Value
+	case n.ShortTag() == "!!bool":
+		return "the truth value " + n.Value
+	case n.ShortTag() == "!!timestamp":
+		return "the time " + n.Value
 	default:
-		return quoteShort(n.Value) + " without quotes, which is no text"
+		return "something else"
 	}
 }
 
