@@ -20,6 +20,7 @@ import (
 type watched struct {
 	t         *testing.T
 	snapshots chan keys.Snapshot
+	ticks     chan<- time.Time // nil: no rescans
 	stop      context.CancelFunc
 	ended     chan error
 }
@@ -27,7 +28,7 @@ type watched struct {
 func watch(t *testing.T, c *dir.Channel, link string) *watched {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	w := &watched{t, make(chan keys.Snapshot), cancel, make(chan error, 1)}
+	w := &watched{t: t, snapshots: make(chan keys.Snapshot), stop: cancel, ended: make(chan error, 1)}
 	go func() {
 		w.ended <- c.Watch(ctx, link, func(s keys.Snapshot) {
 			select {
@@ -53,15 +54,19 @@ func (w *watched) end() {
 }
 
 // until takes snapshots until one satisfies ok; intermediate ones are legitimate.
-// There is no time limit but the test binary's own.
+// Meanwhile it offers rescans, if the test has any. There is no time limit but
+// the test binary's own.
 func (w *watched) until(ok func(keys.Snapshot) bool) keys.Snapshot {
-	for s := range w.snapshots {
-		if ok(s) {
-			return s
+	for {
+		select {
+		case s := <-w.snapshots:
+			if ok(s) {
+				return s
+			}
+			s.Erase()
+		case w.ticks <- time.Time{}:
 		}
-		s.Erase()
 	}
-	return keys.Snapshot{}
 }
 
 func (w *watched) has(want ...string) {
@@ -160,25 +165,23 @@ func TestRescanIsTheSafetyNet(t *testing.T) {
 	dir.SetDial(c, func() (*fsnotify.Watcher, error) { return nil, errors.New("no inotify here") })
 	w := watch(t, c, link)
 	w.has()
-	ticks <- time.Time{}
-	ticks <- time.Time{} // The second is taken only after the first was looked at.
-	select {
-	case s := <-w.snapshots:
-		t.Fatalf("a rescan of nothing new delivered %+v", s)
-	default:
+	for range 3 { // The next tick is taken only after the one before was looked at.
+		select {
+		case ticks <- time.Time{}:
+		case s := <-w.snapshots:
+			t.Fatalf("a rescan of nothing new delivered %+v", s)
+		}
 	}
+	w.ticks = ticks
 	put(t, filepath.Join(d, "7.0.key"), digits+"\n", 0o600)
-	ticks <- time.Time{}
 	w.has("7.0")
 	if err := os.Chmod(filepath.Join(d, "7.0.key"), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	ticks <- time.Time{}
 	w.until(func(s keys.Snapshot) bool { return s.Present[epoch(t, "7.0")] })
 	if err := os.Remove(filepath.Join(d, "7.0.key")); err != nil {
 		t.Fatal(err)
 	}
-	ticks <- time.Time{}
 	w.has()
 }
 

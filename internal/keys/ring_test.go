@@ -1,0 +1,523 @@
+package keys_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/lever-link/lever/internal/health"
+	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/internal/secret"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var linkID = keys.Identity{Link: "l1", Nodes: []string{"r1", "r2"}}
+
+func epoch(t testing.TB, s string) keys.Epoch {
+	t.Helper()
+	e, err := keys.ParseEpoch(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// octets are material that depends on who, so that a test can change it.
+func octets(who string) []byte {
+	return []byte(strings.Repeat(who+"/", 64)[:64])
+}
+
+// bench drives a Ring from a script of words:
+//
+//	a=1.0,2.0     channel a holds these epochs; a= nothing; 1.0! other material
+//	              than before, 1.0~ short, 1.0= the same as b's, 1.0? refused file
+//	a-            channel a cannot be read
+//	ok=1.0        MKA confirms
+//	restart       a new Ring from what was saved
+type bench struct {
+	t     *testing.T
+	ring  *keys.Ring
+	saved []keys.State
+	fail  error
+	now   time.Time
+	held  map[keys.Epoch]secret.Key
+	last  keys.Change
+	sides map[byte]string
+}
+
+func newBench(t *testing.T) *bench {
+	b := &bench{t: t, now: time.Unix(1000, 0), held: make(map[keys.Epoch]secret.Key), sides: make(map[byte]string)}
+	b.restart(keys.State{})
+	return b
+}
+
+func (b *bench) save(s keys.State) error {
+	if b.fail != nil {
+		return b.fail
+	}
+	b.saved = append(b.saved, s)
+	return nil
+}
+
+func (b *bench) restart(s keys.State) {
+	b.t.Helper()
+	ring, err := keys.NewRing(linkID, s, b.save)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.ring, b.last = ring, keys.Change{}
+	clear(b.held)
+}
+
+func (b *bench) snapshot(side byte, words string) keys.Snapshot {
+	b.t.Helper()
+	s := keys.NewSnapshot("/keys/"+string(side), nil)
+	s.Present = make(map[keys.Epoch]bool)
+	for w := range strings.SplitSeq(words, ",") {
+		if w == "" {
+			continue
+		}
+		name := strings.TrimRight(w, "!~=?")
+		e := epoch(b.t, name)
+		material := octets(string(side) + name)
+		switch strings.TrimPrefix(w, name) {
+		case "!":
+			material = octets("other" + string(side) + name)
+		case "~":
+			material = material[:31]
+		case "=":
+			material = octets("b" + name)
+		case "?":
+			s.Present[e] = true
+			s.Findings = append(s.Findings, keys.Finding{Code: health.KeyFileMalformed, Epoch: e, File: "/keys/" + string(side) + "/" + name + ".key", Detail: "cut short"})
+			continue
+		}
+		s.Keys[e] = keys.Material{KeyID: name, Key: secret.New(material), File: "/keys/" + string(side) + "/" + name + ".key"}
+	}
+	return s
+}
+
+func (b *bench) do(word string) keys.Change {
+	b.t.Helper()
+	b.now = b.now.Add(time.Second)
+	var c keys.Change
+	switch {
+	case word == "restart":
+		state := keys.State{}
+		if len(b.saved) > 0 {
+			state = b.saved[len(b.saved)-1]
+		}
+		b.ring.Close()
+		b.restart(state)
+		for _, side := range []byte("ab") {
+			if words, ok := b.sides[side]; ok {
+				c = b.ring.Update(keys.Side(side-'a'), b.snapshot(side, words), b.now)
+				b.remember(c)
+			}
+		}
+		return c
+	case word == "a-" || word == "b-":
+		c = b.ring.Update(keys.Side(word[0]-'a'), keys.Snapshot{
+			Where: "/keys/" + word[:1], Unavailable: true,
+			Findings: []keys.Finding{{Code: health.ChannelUnreadable, Detail: "input/output error"}},
+		}, b.now)
+	case strings.HasPrefix(word, "ok="):
+		c = b.ring.Confirm(epoch(b.t, word[3:]), b.now)
+	default:
+		side, words, _ := strings.Cut(word, "=")
+		b.sides[side[0]] = words
+		c = b.ring.Update(keys.Side(side[0]-'a'), b.snapshot(side[0], words), b.now)
+	}
+	b.remember(c)
+	return c
+}
+
+// remember follows Offers by Added and Withdrawn alone, as the agent does, and
+// checks that they agree and that withdrawn keys are erased.
+func (b *bench) remember(c keys.Change) {
+	b.t.Helper()
+	for _, w := range c.Withdrawn {
+		key, ok := b.held[w.Epoch]
+		if !ok || !key.IsZero() {
+			b.t.Errorf("withdrawn %s: was offered %v, is erased %v", w.Epoch, ok, key.IsZero())
+		}
+		delete(b.held, w.Epoch)
+	}
+	for _, cak := range c.Offers {
+		if slices.Contains(c.Added, cak.Epoch) {
+			b.held[cak.Epoch] = cak.Key
+		}
+		if key, ok := b.held[cak.Epoch]; !ok || !key.Equal(cak.Key) || key.IsZero() {
+			b.t.Errorf("offer %s: added %v, the same key %v, erased %v", cak.Epoch, ok, key.Equal(cak.Key), key.IsZero())
+		}
+	}
+	if len(b.held) != len(c.Offers) {
+		b.t.Errorf("%d offers, but %d by what was added and withdrawn", len(c.Offers), len(b.held))
+	}
+	b.last = c
+}
+
+func offers(c keys.Change) string {
+	var out []string
+	for _, o := range c.Offers {
+		out = append(out, o.Epoch.String())
+	}
+	return strings.Join(out, " ")
+}
+
+func withdrawn(c keys.Change) string {
+	var out []string
+	for _, w := range c.Withdrawn {
+		out = append(out, w.Epoch.String()+" "+w.Reason.String())
+	}
+	slices.Sort(out)
+	return strings.Join(out, ", ")
+}
+
+func findings(c keys.Change) string {
+	var out []string
+	for _, f := range c.Findings {
+		s := string(f.Code)
+		switch f.Code {
+		case health.ChannelLate, health.KeyRollback, health.KeyChanged, health.KeyMaterialShort, health.KeyFileMalformed:
+			s += " " + f.Side.String() + " " + f.Epoch.String()
+		case health.ChannelUnreadable:
+			s += " " + f.Side.String()
+		case health.KeyMaterialEqual:
+			s += " " + f.Epoch.String()
+		default:
+		}
+		out = append(out, s)
+	}
+	return strings.Join(out, ", ")
+}
+
+func TestRingRules(t *testing.T) {
+	for _, c := range []struct {
+		name, script        string // the last word's outcome is compared
+		offers, gone, wrong string
+	}{
+		{"nothing heard yet", "a=", "", "", ""},
+		{"no keys at all", "a= b=", "", "", "no-keys"},
+		{"one channel alone is not used", "a=1.0 b=", "", "", "channel-late b 1.0"},
+		{"nor is the other", "b=1.0 a=", "", "", "channel-late a 1.0"},
+		{"both channels", "a=1.0 b=1.0", "1.0", "", ""},
+		{"disjoint channels", "a=1.0 b=2.0", "", "", "channel-late a 2.0, channel-late b 1.0"},
+		{"the third newest until something is confirmed", "a=1.0,2.0,3.0,4.0 b=1.0,2.0,3.0,4.0", "4.0 3.0 2.0", "", ""},
+		{"the two newest and the confirmed", "a=1.0 b=1.0 ok=1.0 a=1.0,2.0,3.0,4.0 b=1.0,2.0,3.0,4.0", "4.0 3.0 1.0", "", ""},
+		{"a later epoch in one channel changes nothing", "a=1.0 b=1.0 ok=1.0 a=1.0,2.0", "1.0", "", "channel-late b 2.0"},
+		{"the next late epoch is named, not the last", "a=1.0 b=1.0 ok=1.0 a=1.0,2.0,3.0", "1.0", "", "channel-late b 2.0"},
+		{"it goes when it arrives", "a=1.0 b=1.0 ok=1.0 a=1.0,2.0 b=1.0,2.0", "2.0 1.0", "", ""},
+		{"a gap behind the newest does not matter", "a=1.0,2.0,3.0 b=1.0,3.0", "3.0 1.0", "", ""},
+		{"confirmation withdraws what is older", "a=1.0,2.0 b=1.0,2.0 ok=2.0", "2.0", "1.0 superseded", ""},
+		{"and keeps what is newer", "a=1.0,2.0 b=1.0,2.0 ok=1.0", "2.0 1.0", "", ""},
+		{"old files that stay are no fault", "a=1.0,2.0 b=1.0,2.0 ok=2.0 a=1.0,2.0", "2.0", "", ""},
+		{"confirmation of what is not offered", "a=1.0 b=1.0 ok=7.0", "1.0", "", ""},
+		{"confirmation never lowers the mark", "a=1.0,2.0 b=1.0,2.0 ok=2.0 ok=1.0", "2.0", "", ""},
+		{"a newer delivery displaces", "a=1.0,2.0,3.0 b=1.0,2.0,3.0 a=1.0,2.0,3.0,4.0 b=1.0,2.0,3.0,4.0", "4.0 3.0 2.0", "1.0 displaced", ""},
+
+		{"revocation by a", "a=1.0,2.0 b=1.0,2.0 ok=2.0 a=1.0", "", "2.0 revoked", "key-rollback a 1.0"},
+		{"revocation by b leaves the newer", "a=1.0,2.0 b=1.0,2.0 ok=1.0 b=2.0", "2.0", "1.0 revoked", ""},
+		{"revocation by both", "a=1.0 b=1.0 ok=1.0 b= a=", "", "", "no-keys"},
+		{"revocation of the newest goes back to the confirmed", "a=1.0,2.0 b=1.0,2.0 ok=1.0 a=1.0", "1.0", "2.0 revoked", "channel-late a 2.0"},
+		{"revoked and put back unchanged", "a=1.0 b=1.0 ok=1.0 a= a=1.0", "1.0", "", ""},
+
+		{"a channel that cannot be read revokes nothing", "a=1.0 b=1.0 ok=1.0 a-", "1.0", "", "channel-unreadable a"},
+		{"nor do refused files", "a=1.0 b=1.0 ok=1.0 a=1.0?", "1.0", "", "key-file-malformed a 1.0"},
+		{"refused from the start is not used, nor late", "a=1.0? b=1.0", "", "", "key-file-malformed a 1.0"},
+		{"recovered", "a=1.0 b=1.0 a- a=1.0", "1.0", "", ""},
+		{"revocation after recovery", "a=1.0,2.0 b=1.0,2.0 a- a=1.0", "1.0", "2.0 revoked", "channel-late a 2.0"},
+
+		{"generation above", "a=1.0 b=1.0 ok=1.0 a=1.0,1.1 b=1.0,1.1", "1.1 1.0", "", ""},
+		{"generation confirmed", "a=1.0,1.1 b=1.0,1.1 ok=1.1", "1.1", "1.0 superseded", ""},
+		{"lower generation after it", "a=1.0,1.1 b=1.0,1.1 ok=1.1 a=1.0 b=1.0", "", "", "key-rollback a 1.0, key-rollback b 1.0"},
+		{"the next number beats every generation", "a=1.9,2.0 b=1.9,2.0 ok=2.0", "2.0", "1.9 superseded", ""},
+
+		{"rollback of both channels", "a=5.0 b=5.0 ok=5.0 a=3.0,4.0 b=3.0,4.0", "", "", "key-rollback a 4.0, key-rollback b 4.0"},
+		{"rollback over a restart", "a=5.0 b=5.0 ok=5.0 a=4.0 b=4.0 restart", "", "", "key-rollback a 4.0, key-rollback b 4.0"},
+		{"newer after a rollback", "a=5.0 b=5.0 ok=5.0 a=4.0,6.0 b=4.0,6.0", "6.0", "", ""},
+
+		{"equal materials", "b=1.0 a=1.0=", "", "", "key-material-equal 1.0"},
+		{"equal materials beside a good epoch", "b=1.0,2.0 a=1.0,2.0=", "1.0", "", "key-material-equal 2.0"},
+		{"short material", "a=1.0~ b=1.0", "", "", "key-material-short a 1.0"},
+		{"changed while offered: the old stays", "a=1.0 b=1.0 a=1.0!", "1.0", "", "key-changed a 1.0"},
+		{"changed while revoked by the other", "a=1.0 b=1.0 b= a=1.0! b=1.0", "", "", "key-changed a 1.0"},
+		{"changed while confirmed", "a=1.0 b=1.0 ok=1.0 b=1.0!", "1.0", "", "key-changed b 1.0"},
+		{"changed over a restart", "a=1.0 b=1.0 a=1.0! restart", "", "", "key-changed a 1.0"},
+		{"changed after revocation", "a=1.0 b=1.0 b= b=1.0!", "", "", "key-changed b 1.0"},
+		{"changed, then put right", "a=1.0 b=1.0 a=1.0! a=1.0", "1.0", "", ""},
+		{"changed before it was ever offered is a correction", "a=1.0 b= a=1.0! b=1.0", "1.0", "", ""},
+		{"changed, answered by a new generation", "a=1.0 b=1.0 ok=1.0 a=1.0!,1.1 b=1.0,1.1", "1.1 1.0", "", "key-changed a 1.0"},
+		{"restart keeps what was confirmed", "a=1.0,2.0 b=1.0,2.0 ok=1.0 restart", "2.0 1.0", "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t)
+			var last keys.Change
+			for word := range strings.FieldsSeq(c.script) {
+				last = b.do(word)
+			}
+			if got := offers(last); got != c.offers {
+				t.Errorf("offers %q, want %q", got, c.offers)
+			}
+			if got := withdrawn(last); got != c.gone {
+				t.Errorf("withdrawn %q, want %q", got, c.gone)
+			}
+			if got := findings(last); got != c.wrong {
+				t.Errorf("findings %q, want %q", got, c.wrong)
+			}
+			for _, f := range last.Faults() {
+				if strings.Contains(f.String(), "(unknown)") {
+					t.Errorf("a gap in %s", f)
+				}
+			}
+			b.ring.Close()
+			for e, key := range b.held {
+				if !key.IsZero() {
+					t.Errorf("%s is not erased by Close", e)
+				}
+			}
+		})
+	}
+}
+
+func TestRingPersistsBeforeItOffersAndWhenConfirmed(t *testing.T) {
+	b := newBench(t)
+	b.do("a=1.0,2.0")
+	if len(b.saved) != 0 {
+		t.Fatal("saved although nothing is offered")
+	}
+	b.do("b=1.0,2.0")
+	if len(b.saved) != 1 || len(b.saved[0].Seen) != 2 || !b.saved[0].HighWater.IsZero() {
+		t.Fatalf("saved %+v", b.saved)
+	}
+	b.do("b=1.0,2.0")
+	if len(b.saved) != 1 {
+		t.Fatal("saved again for nothing")
+	}
+	b.do("ok=2.0")
+	if s := b.saved[len(b.saved)-1]; len(b.saved) != 2 || s.HighWater != epoch(t, "2.0") || len(s.Seen) != 1 {
+		t.Fatalf("saved %+v", b.saved)
+	}
+	// A full disk does not cost the link, but is said until it is over.
+	b.fail = errors.New("no space left on device")
+	b.do("a=2.0,3.0")
+	b.do("b=2.0,3.0")
+	c := b.do("ok=3.0")
+	if offers(c) != "3.0" || findings(c) != "state-unwritable" {
+		t.Fatalf("offers %q, findings %q", offers(c), findings(c))
+	}
+	b.fail = nil
+	if c := b.ring.Retry(b.now); len(c.Findings) != 0 || !c.FindingsChanged {
+		t.Errorf("after a retry: %+v", c.Findings)
+	}
+	if s := b.saved[len(b.saved)-1]; s.HighWater != epoch(t, "3.0") {
+		t.Errorf("saved %+v", s)
+	}
+}
+
+func TestFindingsKeepTheirAge(t *testing.T) {
+	b := newBench(t)
+	b.do("a=1.0,2.0")
+	first := b.do("b=1.0")
+	again := b.do("b=1.0")
+	if len(again.Findings) != 1 || !again.Findings[0].Since.Equal(first.Findings[0].Since) || again.FindingsChanged || !again.Empty() {
+		t.Errorf("%+v, then %+v", first, again)
+	}
+	f := again.Findings[0].Fault()
+	if f.Code != health.ChannelLate || !strings.Contains(f.Text, "channel b (/keys/b)") || !strings.Contains(f.Text, "epoch 2.0 has arrived over channel a") {
+		t.Errorf("fault %s", f)
+	}
+}
+
+func TestIdentify(t *testing.T) {
+	b := newBench(t)
+	b.do("a=1.0,2.0")
+	b.do("b=1.0")
+	b.do("ok=1.0")
+	for _, c := range []struct {
+		epoch, missing string
+		ok             bool
+	}{
+		{"1.0", "[]", true},
+		{"2.0", "[b]", true},
+		{"3.0", "[a b]", true},
+		{"2.1", "[a b]", true},
+		{"500.0", "[]", false},
+	} {
+		ckn, err := keys.CKN(linkID, epoch(t, c.epoch))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, missing, ok := b.ring.Identify(ckn)
+		if ok != c.ok || ok && e.String() != c.epoch || fmt.Sprint(missing) != c.missing {
+			t.Errorf("%s: %s %v %v", c.epoch, e, missing, ok)
+		}
+	}
+	if _, _, ok := b.ring.Identify([]byte("abcd")); ok {
+		t.Error("a foreign CKN was recognised")
+	}
+}
+
+func TestRingRefusesBadIdentity(t *testing.T) {
+	if _, err := keys.NewRing(keys.Identity{Link: "l", Nodes: []string{"r1", "r1"}}, keys.State{}, nil); !errors.Is(err, keys.ErrIdentity) {
+		t.Error(err)
+	}
+	if _, err := keys.OpenRing(keys.Identity{Link: "../l", Nodes: []string{"r1", "r2"}}, keys.NewStore(t.TempDir())); err == nil {
+		t.Error("a link id that leaves the state directory was accepted")
+	}
+}
+
+func TestStateSurvivesARestart(t *testing.T) {
+	stateDir := filepath.Join(t.TempDir(), "lever")
+	store := keys.NewStore(stateDir)
+	open := func() *bench {
+		t.Helper()
+		b := newBench(t)
+		ring, err := keys.OpenRing(linkID, store)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.ring = ring
+		return b
+	}
+	b := open()
+	b.do("a=1.0,2.0")
+	b.do("b=1.0,2.0")
+	b.do("ok=2.0")
+	b = open()
+	if b.ring.HighWater() != epoch(t, "2.0") {
+		t.Fatalf("high water %s", b.ring.HighWater())
+	}
+	b.do("a=1.0")
+	if c := b.do("b=1.0"); offers(c) != "" || findings(c) != "key-rollback a 1.0, key-rollback b 1.0" {
+		t.Fatalf("offers %q, findings %q", offers(c), findings(c))
+	}
+	path := store.Path("l1")
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", info, err)
+	}
+	if left, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".*")); err != nil || len(left) != 0 {
+		t.Errorf("temporary files left: %v %v", left, err)
+	}
+
+	// An unusable record: the link goes on, loudly, and the file stays for whoever
+	// looks at it until a confirmed epoch replaces it.
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, damage := range map[string]func([]byte) []byte{
+		"cut":           func(b []byte) []byte { return b[:len(b)/2] },
+		"empty":         func([]byte) []byte { return nil },
+		"other link":    func(b []byte) []byte { return bytes.Replace(b, []byte(`"l1"`), []byte(`"l2"`), 1) },
+		"other version": func(b []byte) []byte { return bytes.Replace(b, []byte(`"version": 1`), []byte(`"version": 2`), 1) },
+		"bad epoch":     func(b []byte) []byte { return bytes.Replace(b, []byte(`"2.0"`), []byte(`"two"`), 1) },
+		"more behind":   func(b []byte) []byte { return append(b, "{}"...) },
+		"unknown field": func(b []byte) []byte { return bytes.Replace(b, []byte(`"link"`), []byte(`"sink": 1, "link"`), 1) },
+	} {
+		bad := damage(bytes.Clone(good))
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		b := open()
+		b.do("a=1.0")
+		c := b.do("b=1.0")
+		if offers(c) != "1.0" || findings(c) != "state-unreadable" {
+			t.Errorf("%s: offers %q, findings %q", name, offers(c), findings(c))
+		}
+		if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, bad) {
+			t.Errorf("%s: the evidence was overwritten: %v", name, err)
+		}
+		if c := b.do("ok=1.0"); findings(c) != "" {
+			t.Errorf("%s: after a confirmation: %q", name, findings(c))
+		}
+		if s, err := store.Load("l1"); err != nil || s.HighWater != epoch(t, "1.0") {
+			t.Errorf("%s: %+v %v", name, s, err)
+		}
+	}
+}
+
+func TestUnwritableStateIsAFinding(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "lever")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ring, err := keys.OpenRing(linkID, keys.NewStore(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t)
+	b.ring = ring
+	b.do("a=1.0")
+	if c := b.do("b=1.0"); offers(c) != "1.0" || findings(c) != "state-unreadable" {
+		t.Errorf("offers %q, findings %q", offers(c), findings(c))
+	}
+	if c := b.do("ok=1.0"); offers(c) != "1.0" || findings(c) != "state-unwritable" {
+		t.Errorf("offers %q, findings %q", offers(c), findings(c))
+	}
+}
+
+// Whatever is printed, logged, encoded or saved: material and CAKs are not in it.
+func TestNothingPrintsMaterial(t *testing.T) {
+	b := newBench(t)
+	var out bytes.Buffer
+	log := slog.New(slog.NewJSONHandler(&out, nil))
+	var raw [][]byte
+	for word := range strings.FieldsSeq("a=1.0,2.0,3.0~,4.0 b=1.0,2.0,3.0,5.0 ok=1.0 a=1.0,2.0! b=2.0 a- restart") {
+		for _, side := range []byte("ab") {
+			if rest, ok := strings.CutPrefix(word, string(side)+"="); ok {
+				for _, m := range b.snapshot(side, rest).Keys {
+					raw = append(raw, bytes.Clone(m.Key.Bytes()))
+					fmt.Fprintf(&out, "%v %+v %#v %x %s\n", m, m, m, m, m)
+				}
+			}
+		}
+		c := b.do(word)
+		for _, o := range c.Offers {
+			raw = append(raw, bytes.Clone(o.Key.Bytes()))
+			fmt.Fprintf(&out, "%v %+v %#v %x %s\n", o, o, o, o, o)
+		}
+		fmt.Fprintf(&out, "%v %+v %#v %x\n%+v %#v\n", c, c, c, c.Offers, b.ring, b.ring)
+		for _, f := range c.Faults() {
+			fmt.Fprintln(&out, f)
+		}
+		j, err := json.Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.Write(j)
+		log.Info("change", "change", c, "offers", c.Offers, "findings", c.Findings, "saved", b.saved)
+	}
+	for _, state := range b.saved {
+		if err := keys.NewStore(t.TempDir()).Save("l1", state); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&out, "%x %v\n", slices.Collect(maps.Values(state.Seen)), state)
+	}
+	if len(raw) < 12 || out.Len() < 5000 {
+		t.Fatalf("%d secrets, %d octets of output: this test looks at nothing", len(raw), out.Len())
+	}
+	text := out.String()
+	for _, secret := range raw {
+		part := secret[:16]
+		decimal := strings.Trim(fmt.Sprint(part), "[]")
+		for _, leak := range []string{string(part), fmt.Sprintf("%x", part), fmt.Sprintf("%X", part), decimal, strings.ReplaceAll(decimal, " ", ",")} {
+			if strings.Contains(text, leak) {
+				t.Fatalf("output contains a secret as %.20q…", leak)
+			}
+		}
+	}
+}
