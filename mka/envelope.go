@@ -47,7 +47,6 @@ const (
 	setHeader     = 4
 	icvLen        = 16
 	maxSetBody    = 1<<12 - 1
-	maxEAPOLBody  = 1<<16 - 1
 	basicFixed    = 28 // of the Basic set's body: all but the CKN
 	maxCKN        = 32
 	agilityOffset = bodyOffset + 28

@@ -210,11 +210,8 @@ func (m *MKPDU) appendFrame(dst []byte, ick *ICK) ([]byte, error) {
 	if m.ICVIndicator {
 		b = appendSetHeader(b, SetICVIndicator, 0, 0, icvLen)
 	}
-	body := len(b) - start - bodyOffset + icvLen
-	if body > maxEAPOLBody {
-		return nil, unfit(SetNone, "EAPOL body of %d octets, want at most %d: send fewer sets", body, maxEAPOLBody)
-	}
-	binary.BigEndian.PutUint16(b[start+16:], uint16(body))
+	// Nine sets of at most 4 KiB each: the sum always fits 16 bits.
+	binary.BigEndian.PutUint16(b[start+16:], uint16(len(b)-start-bodyOffset+icvLen))
 	return ick.appendICV(b, start)
 }
 
