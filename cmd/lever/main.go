@@ -1,0 +1,29 @@
+// Command lever encrypts the links that leave physical control. A file here is a
+// verb: it reads flags, calls one of the rooms and prints. What a verb does
+// belongs in that room, and no verb opens a socket by itself.
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	if err := newRootCommand().Execute(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "lever",
+		Short:         "Encrypts every link that leaves physical control",
+		SilenceUsage:  true,
+		SilenceErrors: true, // main prints them, without a prefix: they may begin with file:line:column
+	}
+	root.AddCommand(newCheckCommand())
+	return root
+}
