@@ -3,6 +3,7 @@ package macsec
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -28,10 +29,12 @@ func (c *Client) CreateDevice(parent int, name string, cfg DeviceConfig) (*Devic
 	encodeLinkInfo(ae, func(nae *netlink.AttributeEncoder) { encodeConfig(nae, cfg) })
 	flags := netlink.Request | netlink.Acknowledge | netlink.Create | netlink.Excl
 	if _, err := c.route(unix.RTM_NEWLINK, flags, unix.IfInfomsg{}, ae); err != nil {
-		if cfg.Offload != Off && isErrno(err, unix.EOPNOTSUPP) {
-			err = fmt.Errorf("%w: %w", ErrOffloadUnsupported, err)
+		_, err := fail(err)
+		var e *Error
+		if errors.As(err, &e) && cfg.Offload != Off && errors.Is(e.Err, unix.EOPNOTSUPP) {
+			e.Err = fmt.Errorf("%w: %w", ErrOffloadUnsupported, e.Err)
 		}
-		return fail(err)
+		return nil, err
 	}
 	dev, err := c.Device(name)
 	if err != nil {

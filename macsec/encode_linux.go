@@ -2,7 +2,6 @@ package macsec
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 
@@ -165,9 +164,4 @@ func flag(b bool) uint8 {
 		return 1
 	}
 	return 0
-}
-
-func isErrno(err error, errno unix.Errno) bool {
-	var e unix.Errno
-	return errors.As(err, &e) && e == errno
 }

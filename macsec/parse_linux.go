@@ -230,12 +230,7 @@ func parseSAs(list *netlink.AttributeDecoder) ([]SA, error) {
 				case saAttrActive:
 					sa.Active = ad.Uint8() != 0
 				case saAttrPN:
-					// Its length says whether the device is XPN.
-					if ad.Len() == 8 {
-						sa.NextPN = ad.Uint64()
-					} else {
-						sa.NextPN = uint64(ad.Uint32())
-					}
+					ad.Do(sa.parsePN)
 				case saAttrKeyID:
 					fixed(ad, sa.KeyID[:])
 				case saAttrSSCI:
@@ -255,6 +250,19 @@ func parseSAs(list *netlink.AttributeDecoder) ([]SA, error) {
 	}
 	slices.SortFunc(sas, func(a, b SA) int { return cmp.Compare(a.AN, b.AN) })
 	return sas, nil
+}
+
+// parsePN reads a packet number, whose length says whether the device is XPN.
+func (sa *SA) parsePN(b []byte) error {
+	switch len(b) {
+	case 4:
+		sa.NextPN = uint64(binary.NativeEndian.Uint32(b))
+	case 8:
+		sa.NextPN = binary.NativeEndian.Uint64(b)
+	default:
+		return fmt.Errorf("packet number of %d octets, not 4 or 8", len(b))
+	}
+	return nil
 }
 
 // fixed reads an attribute of exactly the length of to.

@@ -32,7 +32,7 @@ const (
 	attrRxSCList   = 6
 	attrTxSCStats  = 7
 	attrSecYStats  = 8
-	attrOffload    = 10
+	attrOffload    = 9
 )
 
 // enum macsec_secy_attrs.
