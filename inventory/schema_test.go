@@ -3,6 +3,7 @@ package inventory
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -137,7 +138,7 @@ func plainValue(n *yaml.Node) (any, error) {
 			l = append(l, v)
 		}
 		return l, nil
-	default:
+	case yaml.ScalarNode, yaml.AliasNode:
 		if n.ShortTag() == "!!timestamp" {
 			return n.Value, nil
 		}
@@ -145,4 +146,5 @@ func plainValue(n *yaml.Node) (any, error) {
 		err := n.Decode(&v)
 		return v, err
 	}
+	return nil, fmt.Errorf("a YAML node of kind %d", n.Kind)
 }

@@ -40,12 +40,7 @@ func (c Custody) withinSite() bool {
 // operatedByOthers reports whether the class is by its nature in other hands,
 // or, as the air, in everybody's.
 func (c Custody) operatedByOthers() bool {
-	switch c {
-	case DarkFibre, LeasedWave, CarrierEthernet, Submarine, Microwave, ThirdPartyColo:
-		return true
-	default:
-		return false
-	}
+	return slices.Contains([]Custody{DarkFibre, LeasedWave, CarrierEthernet, Submarine, Microwave, ThirdPartyColo}, c)
 }
 
 // Control is the name of a physical control, such as locked-duct. The policy
