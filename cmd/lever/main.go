@@ -24,6 +24,6 @@ func newRootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true, // main prints them, without a prefix: they may begin with file:line:column
 	}
-	root.AddCommand(newCheckCommand())
+	root.AddCommand(newCheckCommand(), newKeysCommand())
 	return root
 }

@@ -25,22 +25,31 @@ func Claim(root string, side keys.Side) error {
 	if err := makeDir(root); err != nil {
 		return fmt.Errorf("preparing channel %s in %s: %w", side, root, err)
 	}
-	path := filepath.Join(root, sideMark)
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := keyfile.Replace(path, []byte(side.String()+"\n")); err != nil {
-			return fmt.Errorf("preparing channel %s in %s: %w", side, root, err)
-		}
-		return nil
+	marked, err := CheckSide(root, side)
+	if err != nil || marked {
+		return err
 	}
-	if err != nil {
+	if err := keyfile.Replace(filepath.Join(root, sideMark), []byte(side.String()+"\n")); err != nil {
 		return fmt.Errorf("preparing channel %s in %s: %w", side, root, err)
 	}
-	if have := strings.TrimSpace(string(text)); have != side.String() {
-		return fmt.Errorf("preparing channel %s in %s: the directory is channel %s's, as its file %s says; keep the channels apart, best on different systems",
-			side, root, have, sideMark)
-	}
 	return nil
+}
+
+// CheckSide fails when root was claimed for the other channel, and reports
+// whether it was claimed at all: one that something else fills need not be.
+func CheckSide(root string, side keys.Side) (marked bool, err error) {
+	text, err := os.ReadFile(filepath.Join(root, sideMark))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("looking which channel %s is: %w", root, err)
+	}
+	if have := strings.TrimSpace(string(text)); have != side.String() {
+		return true, fmt.Errorf("using %s as channel %s: it is channel %q, as its file %s says; keep the channels apart, best on different systems",
+			root, side, have, sideMark)
+	}
+	return true, nil
 }
 
 // Issue writes new random material for the next n epochs of a link, after the
