@@ -129,16 +129,7 @@ func encodeSAUpdate(ae *netlink.AttributeEncoder, suite CipherSuite, an AN, u SA
 }
 
 // encodeSAConfig adds the packet number to nae and all of it to ae.
-//
-// The packet number comes last and, where it has 32 bits, with four octets of
-// zeros behind it: kernels up to 6.17 or so read 64 bits from an attribute of 32
-// (nla_get_u64 in macsec_add_txsa, macsec_upd_txsa), so that what follows becomes
-// the upper half of the counter, where it defeats the test for zero that stops
-// an association whose packet numbers are used up (tx_sa_update_pn): it would
-// start again from 0 under the same key. The kernel ignores the four octets,
-// with a line in its log about bytes left over.
 func encodeSAConfig(ae, nae *netlink.AttributeEncoder, suite CipherSuite, pn *uint64) error {
-	narrow := pn != nil && !suite.XPN()
 	switch {
 	case pn == nil:
 	case suite.XPN():
@@ -151,9 +142,6 @@ func encodeSAConfig(ae, nae *netlink.AttributeEncoder, suite CipherSuite, pn *ui
 	b, err := nae.Encode()
 	if err != nil {
 		return fmt.Errorf("encode association: %w", err)
-	}
-	if narrow {
-		b = append(b, 0, 0, 0, 0)
 	}
 	ae.Bytes(netlink.Nested|attrSAConfig, b)
 	return nil
