@@ -1,0 +1,408 @@
+package mka
+
+import (
+	"slices"
+	"time"
+)
+
+// cpState is a state of the CP state machine (802.1X-2020 12.4) for the latest
+// SAK. READY and ABANDON are transitions here: nothing waits in them.
+type cpState uint8
+
+const (
+	cpInit         cpState = iota // no SAK
+	cpReceive                     // receive SAs are being created
+	cpReceiving                   // LRX is said; waiting for the others
+	cpTransmit                    // the transmit SA is being enabled
+	cpTransmitting                // LTX is said; the old SAK still receives
+	cpRetired                     // the old SAK is gone
+)
+
+// dataKey is a SAK and the SAs that it keys: LatestKI or OldKI of the CP.
+type dataKey struct {
+	ki      KI
+	an      AN
+	suite   CipherSuite
+	sak     Key // erased as soon as every SA that can need it is there
+	owner   *participant
+	ownSSCI uint32
+	members []member
+	rx, tx  bool // LRX and LTX, ORX and OTX
+	inUse   bool // every live peer was seen to transmit with it
+	created time.Time
+
+	// pn is our next transmit PN; lpn is one that was true a hello earlier,
+	// which is what SAK Use reports (802.1X-2020 11.11.3).
+	pn, lpn   uint64
+	lpnSample uint64
+	lpnAt     time.Time
+
+	firstOp, lastOp uint64 // the operations that its current state waits for
+	err             error
+}
+
+// member is another holder of a SAK, known by MI at first and by SCI as soon
+// as it is live here.
+type member struct {
+	mi    MI
+	sci   SCI
+	ssci  uint32
+	keyed bool // its receive SA was asked for
+}
+
+type cp struct {
+	state       cpState
+	latest, old *dataKey
+	stray       []*dataKey // found in the SecY at the start, of no use
+	receiveSCs  []SCI
+	receiveBy   time.Time // the key server transmits then at the latest
+	retireAt    time.Time // the old SAK goes then
+	retireBy    time.Time // or then at the latest
+	retryAt     time.Time // a failed installation is not repeated before
+}
+
+func (c *cp) deadlines(at func(time.Time)) {
+	switch c.state {
+	case cpReceiving:
+		at(c.receiveBy)
+	case cpTransmitting:
+		at(c.retireAt)
+		at(c.retireBy)
+	case cpInit, cpReceive, cpTransmit, cpRetired:
+	}
+	at(c.retryAt)
+}
+
+// advanceCP moves the CP machine by one state if it can.
+func (p *Port) advanceCP() bool {
+	c := &p.cp
+	if len(c.stray) > 0 {
+		for _, k := range c.stray {
+			p.deleteKey(k)
+		}
+		c.stray = nil
+	}
+	l := c.latest
+	if l == nil {
+		return false
+	}
+	p.keyLateMembers(l)
+	switch c.state {
+	case cpReceiving:
+		if p.mayTransmit(l) {
+			p.startTransmit(l)
+			return true
+		}
+	case cpTransmitting:
+		p.noteInUse(l)
+		if c.old != nil && c.retireAt.IsZero() && p.everyLive(l, (*peer).transmits) {
+			c.retireAt = p.now.Add(sakRetire)
+		}
+		if c.old == nil || due(p.now, c.retireAt) || due(p.now, c.retireBy) {
+			p.retireOld()
+			return true
+		}
+	case cpRetired:
+		p.noteInUse(l)
+	case cpInit, cpReceive, cpTransmit:
+	}
+	return false
+}
+
+func due(now, t time.Time) bool { return !t.IsZero() && !now.Before(t) }
+
+// mayTransmit: the key server transmits when everybody receives, or when it
+// has waited long enough; the others when the key server does.
+func (p *Port) mayTransmit(l *dataKey) bool {
+	switch {
+	case l.owner == nil:
+		return false
+	case l.owner.serving:
+		return p.everyLive(l, (*peer).receives) || due(p.now, p.cp.receiveBy)
+	}
+	return l.owner.server != nil && l.owner.server.transmits(l.ki)
+}
+
+// everyLive says whether there are live peers and all of them do ok with l.
+func (p *Port) everyLive(l *dataKey, ok func(*peer, KI) bool) bool {
+	if l.owner == nil {
+		return false
+	}
+	n := 0
+	for _, pe := range l.owner.peers {
+		if !pe.live {
+			continue
+		}
+		if !pe.proven || !ok(pe, l.ki) {
+			return false
+		}
+		n++
+	}
+	return n > 0
+}
+
+func (p *Port) noteInUse(l *dataKey) {
+	if l.inUse || !p.everyLive(l, (*peer).transmits) {
+		return
+	}
+	l.inUse = true
+	if !l.owner.inUse {
+		l.owner.inUse = true
+		p.notice(Notice{Kind: NoticeInUse, CKN: l.owner.ckn, KI: l.ki, AN: l.an, SCI: l.owner.serverSCI(p)})
+	}
+}
+
+// noteSecured finds the SAK that carries our frames and is received by every
+// live peer. During a rekey that is the old one until the new one transmits.
+func (p *Port) noteSecured() {
+	p.secured = nil
+	for _, k := range [...]*dataKey{p.cp.latest, p.cp.old} {
+		if k != nil && k.tx && p.everyLive(k, (*peer).receives) {
+			p.secured = k
+			break
+		}
+	}
+	if p.secured == nil {
+		p.securedKI = KI{}
+		return
+	}
+	if k := p.secured; k.ki != p.securedKI {
+		p.securedKI = k.ki
+		p.notice(Notice{Kind: NoticeSecured, CKN: k.owner.ckn, KI: k.ki, AN: k.an, SCI: k.owner.serverSCI(p)})
+	}
+}
+
+// install makes k the latest key and asks for its SAs: receive SAs first and
+// enabled, the transmit SA there but not enabled. What carries traffic stays:
+// a latest key that never transmitted is abandoned, one that did becomes the
+// old one.
+func (p *Port) install(k *dataKey) {
+	c := &p.cp
+	if c.latest != nil && !c.latest.tx {
+		p.deleteKey(c.latest)
+	} else {
+		if c.old != nil {
+			p.deleteKey(c.old)
+		}
+		c.old = c.latest
+	}
+	if c.old != nil && c.old.an == k.an {
+		p.deleteKey(c.old) // the key server's choice; nothing else can make room
+		c.old = nil
+	}
+	c.latest, c.state = k, cpReceive
+	c.retireAt, c.retireBy, c.retryAt = time.Time{}, time.Time{}, time.Time{}
+	k.created = p.now
+	k.firstOp = p.nextOp + 1
+	for i := range k.members {
+		p.keyMember(k, &k.members[i])
+	}
+	k.lastOp = p.op(Op{
+		Kind: OpAddTransmitSA, SCI: p.cfg.SCI, AN: k.an, KI: k.ki,
+		SAK: k.sak, Suite: k.suite, SSCI: k.ownSSCI, Salt: Salt(k.ki.MI, k.ki.KN),
+	})
+	p.persistDirty = true
+	p.notice(Notice{Kind: NoticeSAK, CKN: k.owner.ckn, KI: k.ki, AN: k.an, SCI: k.owner.serverSCI(p)})
+}
+
+// keyMember asks for the receive SA of one member whose SCI is known.
+func (p *Port) keyMember(k *dataKey, m *member) {
+	if m.keyed || m.sci == (SCI{}) {
+		return
+	}
+	m.keyed = true
+	if !slices.Contains(p.cp.receiveSCs, m.sci) {
+		p.cp.receiveSCs = append(p.cp.receiveSCs, m.sci)
+		p.op(Op{Kind: OpAddReceiveSC, SCI: m.sci})
+	}
+	p.op(Op{
+		Kind: OpAddReceiveSA, SCI: m.sci, AN: k.an, KI: k.ki,
+		SAK: k.sak, Suite: k.suite, SSCI: m.ssci, Salt: Salt(k.ki.MI, k.ki.KN),
+	})
+}
+
+// keyLateMembers creates receive SAs for members of a group that the key
+// server counted as live before we did.
+func (p *Port) keyLateMembers(k *dataKey) {
+	if k.owner == nil || k.sak.IsZero() {
+		return
+	}
+	for i := range k.members {
+		m := &k.members[i]
+		if m.keyed {
+			continue
+		}
+		if pe := k.owner.peer(m.mi); pe != nil && pe.live {
+			m.sci = pe.sci
+			p.keyMember(k, m)
+		}
+	}
+	p.eraseIfComplete(k)
+}
+
+// eraseIfComplete erases the SAK once the kernel has it for every member: the
+// repetitions of Distributed SAK need its wrapped form only.
+func (p *Port) eraseIfComplete(k *dataKey) {
+	if p.cp.state < cpReceiving || len(p.out.Ops) > 0 {
+		return
+	}
+	if !slices.ContainsFunc(k.members, func(m member) bool { return !m.keyed }) {
+		k.sak.Erase()
+	}
+}
+
+func (p *Port) startTransmit(l *dataKey) {
+	p.cp.state = cpTransmit
+	l.firstOp = p.nextOp + 1
+	l.lastOp = p.op(Op{Kind: OpEnableTransmitSA, SCI: p.cfg.SCI, AN: l.an, KI: l.ki})
+}
+
+// opDone takes the result of an operation. Only those that the latest key
+// waits for matter: deletions are best effort, and what they leave behind is
+// found by comparing the SecY with what it should be.
+func (p *Port) opDone(id uint64, err error) {
+	l := p.cp.latest
+	if l == nil || id < l.firstOp || id > l.lastOp {
+		return
+	}
+	if err != nil && l.err == nil {
+		l.err = err
+	}
+	if id != l.lastOp {
+		return
+	}
+	if l.err != nil {
+		p.installFailed(l)
+		return
+	}
+	c := &p.cp
+	switch c.state {
+	case cpReceive:
+		l.rx = true
+		c.state, c.receiveBy = cpReceiving, p.now.Add(receiveLimit)
+	case cpTransmit:
+		l.tx = true
+		if c.old != nil {
+			c.old.tx = false
+		}
+		c.state, c.retireBy = cpTransmitting, p.now.Add(transmitLimit)
+	case cpInit, cpReceiving, cpTransmitting, cpRetired:
+		return
+	}
+	p.persistDirty = true
+	if l.owner != nil {
+		l.owner.sendNow = true
+	}
+}
+
+// installFailed goes back to what worked. The key server tries again with a
+// new SAK, a client when the SAK is distributed again.
+func (p *Port) installFailed(l *dataKey) {
+	c := &p.cp
+	cond := Condition{Kind: ConditionInstallFailed, Err: l.err, KI: l.ki}
+	if l.owner != nil {
+		cond.CKN = l.owner.ckn
+		l.owner.dist = nil
+		p.rekeyWanted = l.owner.serving
+		if pe := l.owner.peer(l.ki.MI); pe != nil && pe.kn == l.ki.KN {
+			pe.kn-- // it never protected a frame here
+		}
+	}
+	p.conditions.raise(p.now, cond)
+	p.deleteKey(l)
+	c.latest, c.old, c.state = c.old, nil, cpRetired
+	if c.latest == nil {
+		c.state = cpInit
+	}
+	c.retryAt = p.now.Add(DefaultHello)
+	p.persistDirty = true
+}
+
+// retireOld deletes the old SAK: everybody had time to leave it.
+func (p *Port) retireOld() {
+	c := &p.cp
+	c.state = cpRetired
+	c.retireAt, c.retireBy = time.Time{}, time.Time{}
+	if c.old != nil {
+		p.deleteKey(c.old)
+		c.old = nil
+	}
+	p.dropReceiveSCs()
+	p.persistDirty = true
+	n := Notice{Kind: NoticeRetired, KI: c.latest.ki, AN: c.latest.an}
+	if c.latest.owner != nil {
+		n.CKN = c.latest.owner.ckn
+	}
+	p.notice(n)
+}
+
+func (p *Port) deleteKey(k *dataKey) {
+	p.op(Op{Kind: OpDeleteTransmitSA, SCI: p.cfg.SCI, AN: k.an, KI: k.ki})
+	for _, m := range k.members {
+		if m.keyed {
+			p.op(Op{Kind: OpDeleteReceiveSA, SCI: m.sci, AN: k.an, KI: k.ki})
+		}
+	}
+	k.sak.Erase()
+}
+
+// dropReceiveSCs deletes the receive SCs of members that no SAK names any more.
+func (p *Port) dropReceiveSCs() {
+	c := &p.cp
+	c.receiveSCs = slices.DeleteFunc(c.receiveSCs, func(sci SCI) bool {
+		for _, k := range [...]*dataKey{c.latest, c.old} {
+			if k != nil && slices.ContainsFunc(k.members, func(m member) bool { return m.sci == sci }) {
+				return false
+			}
+		}
+		p.op(Op{Kind: OpDeleteReceiveSC, SCI: sci})
+		return true
+	})
+}
+
+// closeKeysOf deletes what a revoked CAK keyed: nothing may flow under it.
+func (p *Port) closeKeysOf(pa *participant) {
+	c := &p.cp
+	if c.old != nil && c.old.owner == pa {
+		p.deleteKey(c.old)
+		c.old = nil
+	}
+	if c.latest == nil || c.latest.owner != pa {
+		return
+	}
+	p.deleteKey(c.latest)
+	c.latest, c.old = c.old, nil
+	if c.latest != nil && !c.latest.tx {
+		// The old key's transmit SA was given up for the revoked one's.
+		p.deleteKey(c.latest)
+		c.latest = nil
+	}
+	c.state = cpRetired
+	if c.latest == nil {
+		c.state = cpInit
+	}
+	p.dropReceiveSCs()
+	p.notice(Notice{Kind: NoticeClosed, CKN: pa.ckn})
+}
+
+// disownKeysOf leaves the SAs of a CAK that is superseded where they are.
+func (p *Port) disownKeysOf(pa *participant) {
+	for _, k := range [...]*dataKey{p.cp.latest, p.cp.old} {
+		if k != nil && k.owner == pa {
+			k.owner = nil
+			k.sak.Erase()
+		}
+	}
+}
+
+func (p *Port) observePN(ki KI, next uint64) {
+	for _, k := range [...]*dataKey{p.cp.latest, p.cp.old} {
+		if k == nil || k.ki != ki {
+			continue
+		}
+		k.pn = next
+		if p.now.Sub(k.lpnAt) >= p.cfg.Hello {
+			k.lpn, k.lpnSample, k.lpnAt = k.lpnSample, next, p.now
+		}
+	}
+}

@@ -1,0 +1,139 @@
+package mka
+
+import (
+	"bytes"
+	"slices"
+	"time"
+)
+
+// peer is another member of the CA, as its MKPDUs show it.
+type peer struct {
+	mi  MI
+	mn  uint32 // the last accepted; smaller or equal ones are replays
+	sci SCI
+
+	// live: it once listed our MI with a recent MN (802.1X-2020 9.4.3).
+	// proven: it did so to this process; a resumed peer is live before it is.
+	live, proven bool
+	firstSeen    time.Time
+	expires      time.Time
+
+	priority  uint8
+	version   uint8
+	keyServer bool // it believes itself to be key server
+	desired   bool
+
+	use     SAKUse
+	lpnHigh uint32 // of use.LatestLPN
+	kn      uint32 // the greatest key number accepted from it
+}
+
+func (pa *participant) peer(mi MI) *peer {
+	for _, pe := range pa.peers {
+		if pe.mi == mi {
+			return pe
+		}
+	}
+	return nil
+}
+
+func (pa *participant) livePeers() int {
+	n := 0
+	for _, pe := range pa.peers {
+		if pe.live {
+			n++
+		}
+	}
+	return n
+}
+
+// compareSCI orders by SCI, the numerically greatest first: the order of
+// SSCIs (IEEE 802.1AEbw), and so of the Live Peer List.
+func compareSCI(a, b *peer) int { return bytes.Compare(b.sci[:], a.sci[:]) }
+
+func (p *Port) addPeer(pa *participant, mi MI, sci SCI) *peer {
+	if len(pa.peers) >= maxPeers {
+		p.counters.TooMany++
+		return nil
+	}
+	pe := &peer{mi: mi, sci: sci, firstSeen: p.now, expires: p.now.Add(p.cfg.Life)}
+	pa.peers = append(pa.peers, pe)
+	slices.SortStableFunc(pa.peers, compareSCI)
+	if pa.potentialUntil.IsZero() {
+		pa.potentialUntil = p.now.Add(p.cfg.Life)
+	}
+	return pe
+}
+
+// becomeLive takes pe into the live peers. A member that restarted comes with
+// a new MI under its SCI: the old one goes now that the new one has proved
+// itself, and not before, so that a replayed MKPDU displaces nobody.
+func (p *Port) becomeLive(pa *participant, pe *peer) {
+	pe.live, pe.proven = true, true
+	pa.peers = slices.DeleteFunc(pa.peers, func(o *peer) bool {
+		return o != pe && o.sci == pe.sci
+	})
+	pa.sendNow = true
+	p.persistDirty = true
+	p.notice(Notice{Kind: NoticePeerLive, CKN: pa.ckn, SCI: pe.sci})
+}
+
+func (p *Port) expirePeers(pa *participant) {
+	lost := false
+	pa.peers = slices.DeleteFunc(pa.peers, func(pe *peer) bool {
+		if p.now.Before(pe.expires) {
+			return false
+		}
+		if pe.live {
+			p.notice(Notice{Kind: NoticePeerLost, CKN: pa.ckn, SCI: pe.sci})
+			lost = true
+		}
+		return true
+	})
+	if lost {
+		pa.ramp, pa.sendNow = firstRamp, true
+		p.persistDirty = true
+	}
+	if !pa.hasPotential() {
+		pa.potentialUntil = time.Time{}
+	}
+}
+
+// hasPotential says whether somebody may be about to become live. A potential
+// peer under the SCI of a live one does not count: it is that one restarted,
+// or a replay.
+func (pa *participant) hasPotential() bool {
+	for _, pe := range pa.peers {
+		if pe.live {
+			continue
+		}
+		if !slices.ContainsFunc(pa.peers, func(o *peer) bool { return o.live && o.sci == pe.sci }) {
+			return true
+		}
+	}
+	return false
+}
+
+// listPeers fills the two peer lists. Peers are kept in the order of SCIs, so
+// the Live Peer List is in the order of SSCIs, as version 3 demands.
+func (pa *participant) listPeers(m *MKPDU) {
+	for _, pe := range pa.peers {
+		list := &m.Potential
+		if pe.live {
+			list = &m.Live
+		}
+		list.Present = true
+		list.Entries = append(list.Entries, PeerEntry{MI: pe.mi, MN: pe.mn})
+	}
+}
+
+// serverSCI is the elected key server's SCI, ours included; zero when nobody is.
+func (pa *participant) serverSCI(p *Port) SCI {
+	switch {
+	case pa.serving:
+		return p.cfg.SCI
+	case pa.server != nil:
+		return pa.server.sci
+	}
+	return SCI{}
+}

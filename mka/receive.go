@@ -1,0 +1,122 @@
+package mka
+
+// receive takes one frame through the checks of 802.1X-2020 11.11.2, cheap
+// ones first: nothing is believed, and nothing allocated, before the ICV.
+func (p *Port) receive(frame []byte) {
+	env, err := Open(frame, OpenParams{EtherType: p.cfg.EtherType, Destination: p.cfg.Destination})
+	if err != nil {
+		p.counters.Malformed++
+		return
+	}
+	pa := p.participant(env.CKN)
+	if pa == nil {
+		p.counters.UnknownCKN++
+		p.conditions.raiseFrom(p.now, ConditionUnknownCKN, env.CKN, env.Source)
+		return
+	}
+	if !env.Verify(pa.ick) {
+		p.counters.ICVMismatch++
+		p.conditions.raiseFrom(p.now, ConditionICVMismatch, env.CKN, env.Source)
+		return
+	}
+	if err := p.rx.Decode(&env); err != nil {
+		p.counters.Malformed++
+		return
+	}
+	m := &p.rx
+	switch {
+	case m.Basic.SCI == p.cfg.SCI:
+		p.counters.OwnSCI++ // reflected, or a second agent under our SCI
+		p.conditions.raiseFrom(p.now, ConditionOwnSCI, env.CKN, env.Source)
+		return
+	case m.Basic.MI == pa.mi:
+		p.renewMI(pa) // somebody drew the same MI: 802.1X-2020 9.4.2
+		return
+	}
+	pe := pa.peer(m.Basic.MI)
+	if pe != nil && (m.Basic.MN <= pe.mn || m.Basic.SCI != pe.sci) {
+		p.counters.Replayed++
+		return
+	}
+	if pe == nil {
+		if pe = p.addPeer(pa, m.Basic.MI, m.Basic.SCI); pe == nil {
+			return
+		}
+		pa.ramp, pa.sendNow = firstRamp, true
+	}
+	p.counters.Received++
+	p.hear(pa, pe, m)
+}
+
+// hear takes in what a verified, fresh MKPDU of pe says.
+func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
+	skipped := pe.mn != 0 && m.Basic.MN-pe.mn > 8
+	pe.mn = m.Basic.MN
+	pe.priority, pe.version = m.Basic.Priority, m.Basic.Version
+	pe.keyServer, pe.desired = m.Basic.KeyServer, m.Basic.MACsecDesired
+	if m.XPN.Present {
+		pa.peerSendsXPN = true
+	}
+
+	switch mn, listed := listedAs(m, pa.mi); {
+	case listed && pa.recent(mn):
+		pe.expires = p.now.Add(p.cfg.Life)
+		if !pe.live {
+			p.becomeLive(pa, pe)
+			p.elect(pa)
+		}
+		pe.proven = true
+		if skipped {
+			pa.sendNow = true // it restarted and resumed: let it prove us soon
+		}
+	default:
+		// It does not hear us, or has not for long. Answer now: it may just
+		// have started, or resumed from an old record.
+		pa.sendNow = true
+	}
+	p.conditions.clear(ConditionICVMismatch, pa.ckn)
+
+	// 802.1X-2020 9.10: Distributed SAK before SAK Use.
+	if m.DistributedSAK.Present {
+		p.acceptSAK(pa, pe, m)
+	}
+	pe.use, pe.lpnHigh = m.SAKUse, 0
+	if m.XPN.Present {
+		pe.lpnHigh = m.XPN.LatestLPNHigh
+	}
+}
+
+// listedAs finds mi in the peer lists of m.
+func listedAs(m *MKPDU, mi MI) (mn uint32, ok bool) {
+	if mn, ok := findEntry(m.Live.Entries, mi); ok {
+		return mn, true
+	}
+	return findEntry(m.Potential.Entries, mi)
+}
+
+func findEntry(entries []PeerEntry, mi MI) (mn uint32, ok bool) {
+	for _, e := range entries {
+		if e.MI == mi {
+			return e.MN, true
+		}
+	}
+	return 0, false
+}
+
+func (pe *peer) receives(ki KI) bool {
+	u := &pe.use
+	return u.Present && (u.Latest == ki && u.LatestRx || u.Old == ki && u.OldRx)
+}
+
+func (pe *peer) transmits(ki KI) bool {
+	u := &pe.use
+	return u.Present && u.Latest == ki && u.LatestTx
+}
+
+// transmitPN is the peer's own report of its transmit PN under ki.
+func (pe *peer) transmitPN(ki KI) uint64 {
+	if !pe.use.Present || pe.use.Latest != ki {
+		return 0
+	}
+	return uint64(pe.lpnHigh)<<32 | uint64(pe.use.LatestLPN)
+}

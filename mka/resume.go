@@ -1,0 +1,213 @@
+package mka
+
+import (
+	"slices"
+	"time"
+)
+
+// Record is what a Port wants to find again after a restart. Nothing in it is
+// secret: member identifiers and numbers travel in the clear. The numbers are
+// ceilings, reserved ahead in strides, so that none is ever used twice.
+type Record struct {
+	Participants []ParticipantRecord `json:"participants,omitempty"`
+	Latest       *KeyRecord          `json:"latest,omitempty"`
+	Old          *KeyRecord          `json:"old,omitempty"`
+}
+
+// ParticipantRecord is one participant's identity and numbers.
+type ParticipantRecord struct {
+	CKN   CKN          `json:"ckn"`
+	MI    MI           `json:"mi"`
+	MN    uint32       `json:"mn"` // no greater one was sent
+	KN    uint32       `json:"kn"` // no greater one was distributed
+	Peers []PeerRecord `json:"peers,omitempty"`
+}
+
+// PeerRecord is a live peer.
+type PeerRecord struct {
+	MI       MI     `json:"mi"`
+	SCI      SCI    `json:"sci"`
+	MN       uint32 `json:"mn"`
+	Priority uint8  `json:"priority"`
+	KN       uint32 `json:"kn,omitempty"`
+}
+
+// KeyRecord is a SAK without its octets.
+type KeyRecord struct {
+	CKN     CKN            `json:"ckn"`
+	MI      MI             `json:"mi"` // with KN: the KI
+	KN      uint32         `json:"kn"`
+	AN      AN             `json:"an"`
+	Created int64          `json:"created"` // Unix time in milliseconds
+	Members []MemberRecord `json:"members,omitempty"`
+}
+
+// MemberRecord is one other holder of a SAK.
+type MemberRecord struct {
+	MI  MI  `json:"mi"`
+	SCI SCI `json:"sci"`
+}
+
+// AdoptedKey is a set of SAs with one KI, as found in a SecY at the start.
+type AdoptedKey struct {
+	KI       KI
+	AN       AN
+	Suite    CipherSuite
+	Transmit bool // its transmit SA is there
+	Encoding bool // ... and is the encoding SA, active
+	NextPN   uint64
+	Receive  []SCI // its receive SAs
+}
+
+func (p *Port) record() *Record {
+	r := &Record{Latest: keyRecord(p.cp.latest), Old: keyRecord(p.cp.old)}
+	for _, pa := range p.participants {
+		pr := ParticipantRecord{CKN: pa.ckn, MI: pa.mi, MN: pa.mnCeiling, KN: pa.knCeiling}
+		for _, pe := range pa.peers {
+			if pe.live {
+				pr.Peers = append(pr.Peers, PeerRecord{MI: pe.mi, SCI: pe.sci, MN: pe.mn, Priority: pe.priority, KN: pe.kn})
+			}
+		}
+		r.Participants = append(r.Participants, pr)
+	}
+	return r
+}
+
+func keyRecord(k *dataKey) *KeyRecord {
+	if k == nil || k.owner == nil {
+		return nil
+	}
+	r := &KeyRecord{CKN: k.owner.ckn, MI: k.ki.MI, KN: k.ki.KN, AN: k.an, Created: k.created.UnixMilli()}
+	for _, m := range k.members {
+		r.Members = append(r.Members, MemberRecord{MI: m.mi, SCI: m.sci})
+	}
+	return r
+}
+
+func (r *KeyRecord) ki() KI { return KI{MI: r.MI, KN: r.KN} }
+
+// adopt takes over the SAs that an earlier agent left in the SecY, so that
+// traffic goes on: the encoding SA's key, and next to it one that was being
+// taken into use or given up.
+func (p *Port) adopt() {
+	c := &p.cp
+	var encoding *dataKey
+	keys := make([]*dataKey, 0, len(p.cfg.Adopted))
+	for _, a := range p.cfg.Adopted {
+		k := &dataKey{ki: a.KI, an: a.AN, suite: a.Suite, tx: a.Encoding, rx: len(a.Receive) > 0, pn: a.NextPN, lpn: a.NextPN}
+		for _, sci := range a.Receive {
+			k.members = append(k.members, member{sci: sci, keyed: true})
+			if !slices.Contains(c.receiveSCs, sci) {
+				c.receiveSCs = append(c.receiveSCs, sci)
+			}
+		}
+		keys = append(keys, k)
+		if a.Encoding {
+			encoding = k
+		}
+	}
+	if len(keys) == 0 {
+		return
+	}
+	c.state = cpRetired
+	c.latest = encoding
+	for i, k := range keys {
+		if k == encoding {
+			continue
+		}
+		a := &p.cfg.Adopted[i]
+		r := p.cfg.Resume
+		begun := r != nil && r.Latest != nil && r.Latest.ki() == k.ki
+		switch {
+		case begun && a.Transmit && k.rx && c.old == nil:
+			// It was about to be taken into use: LRX may have been said, so
+			// somebody may transmit with it already.
+			c.latest, c.old, c.state = k, encoding, cpReceiving
+		case !begun && k.rx && c.old == nil:
+			c.old = k
+		default:
+			// Half made, the transmit SA comes last: it protected no frame, so
+			// the key server may distribute it again.
+			c.stray = append(c.stray, k)
+		}
+	}
+	if c.latest == nil {
+		c.latest, c.old = c.old, nil
+	}
+	if c.latest == nil {
+		c.state = cpInit
+	}
+}
+
+// resumeParticipant makes pa the member that an earlier agent was, if the
+// record knows it: its peers notice nothing but a late hello.
+func (p *Port) resumeParticipant(pa *participant) bool {
+	r := p.cfg.Resume
+	if r == nil {
+		return false
+	}
+	i := slices.IndexFunc(r.Participants, func(x ParticipantRecord) bool { return x.CKN == pa.ckn })
+	if i < 0 || r.Participants[i].MI == (MI{}) {
+		return false
+	}
+	pr := r.Participants[i]
+	if r.Latest != nil && r.Latest.CKN == pa.ckn && !p.holds(r.Latest.ki()) &&
+		(r.Old == nil || r.Old.CKN != pa.ckn || !p.holds(r.Old.ki())) {
+		return false // the SecY contradicts the record: be a new member
+	}
+	pa.mi = pr.MI
+	pa.mn, pa.mnCeiling, pa.kn, pa.knCeiling = pr.MN, pr.MN, pr.KN, pr.KN
+	pa.mark, pa.markBefore, pa.markAt = pr.MN+1, pr.MN+1, p.now
+	for _, x := range pr.Peers {
+		pe := p.addPeer(pa, x.MI, x.SCI)
+		if pe == nil {
+			break
+		}
+		pe.live, pe.mn, pe.priority, pe.kn = true, x.MN, x.Priority, x.KN
+		if l := r.Latest; l != nil && l.MI == x.MI && l.KN == x.KN && !p.holds(l.ki()) {
+			pe.kn-- // accepted and never completed, see adopt
+		}
+	}
+	if len(pa.peers) > 0 && p.cfg.External {
+		// Some equipment takes a list without its very last MNs for proof
+		// that we do not hear it: hear it first.
+		pa.quiet = p.now.Add(p.cfg.Hello + p.cfg.Hello/8)
+	}
+	c := &p.cp
+	for _, k := range [...]*dataKey{c.latest, c.old} {
+		for _, kr := range [...]*KeyRecord{r.Latest, r.Old} {
+			if k != nil && kr != nil && kr.CKN == pa.ckn && kr.ki() == k.ki {
+				k.own(pa, kr)
+			}
+		}
+	}
+	switch {
+	case c.state == cpReceiving && c.receiveBy.IsZero():
+		c.receiveBy = p.now.Add(receiveLimit)
+	case c.state == cpRetired && c.old != nil:
+		c.state, c.retireBy = cpTransmitting, p.now.Add(transmitLimit)
+	}
+	return true
+}
+
+func (p *Port) holds(ki KI) bool {
+	for _, k := range [...]*dataKey{p.cp.latest, p.cp.old} {
+		if k != nil && k.ki == ki {
+			return true
+		}
+	}
+	return false
+}
+
+// own gives an adopted key the participant and the member identifiers that its
+// record has.
+func (k *dataKey) own(pa *participant, r *KeyRecord) {
+	k.owner = pa
+	k.created = time.UnixMilli(r.Created)
+	for _, m := range r.Members {
+		i := slices.IndexFunc(k.members, func(x member) bool { return x.sci == m.SCI })
+		if i >= 0 {
+			k.members[i].mi = m.MI
+		}
+	}
+}

@@ -1,0 +1,359 @@
+package mka
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+)
+
+// distribution is a SAK on its way to the peers: what each MKPDU of the key
+// server repeats until everybody has it.
+type distribution struct {
+	ki      KI
+	an      AN
+	suite   CipherSuite
+	wrapped []byte
+	ssci    uint32 // our own
+}
+
+// Packet numbers at which a new SAK is due (802.1X-2020 9.8, PendingPNExhaustion).
+const (
+	pnExhaustion    = 0xC0000000
+	pnExhaustionXPN = 0xC000000000000000
+)
+
+// serveKeys makes a new SAK if we are key server and one is due.
+func (p *Port) serveKeys() bool {
+	for _, pa := range p.participants {
+		if !pa.serving || !p.mayReplaceLatest(pa) {
+			continue
+		}
+		needed, urgent := p.needsSAK(pa)
+		if !needed || !p.mayStartSAK(pa, urgent) {
+			continue
+		}
+		if err := p.generateSAK(pa); err != nil {
+			p.cp.retryAt = p.now.Add(DefaultHello)
+			p.conditions.raise(p.now, Condition{Kind: ConditionInstallFailed, CKN: pa.ckn, Err: err})
+			return false
+		}
+		return true
+	}
+	return false
+}
+
+// mayReplaceLatest says whether pa may take over from the participant whose
+// SAK is in use: a better CAK, once everybody who is live under the old one is
+// live under it, so that its promotion leaves nobody behind; or any CAK when
+// nobody is left under the old one.
+func (p *Port) mayReplaceLatest(pa *participant) bool {
+	l := p.cp.latest
+	if l == nil || l.owner == nil || l.owner == pa || l.owner.livePeers() == 0 {
+		return true
+	}
+	if pa.rank <= l.owner.rank {
+		return false
+	}
+	for _, old := range l.owner.peers {
+		if old.live && !slices.ContainsFunc(pa.peers, func(pe *peer) bool {
+			return pe.live && pe.proven && pe.sci == old.sci
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// needsSAK applies 802.1X-2020 9.8. Urgent: somebody cannot take part before.
+func (p *Port) needsSAK(pa *participant) (needed, urgent bool) {
+	l := p.cp.latest
+	switch {
+	case l == nil || l.owner == nil:
+		return true, true
+	case l.owner != pa:
+		return true, l.owner.livePeers() == 0
+	case l.ki.MI != pa.mi:
+		return true, true
+	case !pa.madeFor(l):
+		return true, true
+	case p.rekeyWanted:
+		return true, false
+	case p.cfg.SAKRekey > 0 && p.now.Sub(l.created) >= p.cfg.SAKRekey:
+		return true, false
+	}
+	limit := uint64(pnExhaustion)
+	if l.suite.XPN() {
+		limit = pnExhaustionXPN
+	}
+	if l.pn >= limit {
+		return true, false
+	}
+	for _, pe := range pa.peers {
+		if pe.live && pe.transmitPN(l.ki) >= limit {
+			return true, false
+		}
+	}
+	return false, false
+}
+
+// madeFor says whether the live peers are just those that l was made for.
+func (pa *participant) madeFor(l *dataKey) bool {
+	n := 0
+	for _, pe := range pa.peers {
+		if !pe.live {
+			continue
+		}
+		n++
+		if !slices.ContainsFunc(l.members, func(m member) bool { return m.mi == pe.mi }) {
+			return false
+		}
+	}
+	return n == len(l.members)
+}
+
+// mayStartSAK holds a new SAK back while somebody is about to become live, for
+// a life time at most, and while the last one is being taken into use.
+func (p *Port) mayStartSAK(pa *participant, urgent bool) bool {
+	c := &p.cp
+	if pa.hasPotential() && p.now.Before(pa.potentialUntil) || p.now.Before(c.retryAt) {
+		return false
+	}
+	switch c.state {
+	case cpInit, cpRetired:
+		return true
+	case cpReceiving:
+		return urgent // ABANDON
+	case cpTransmitting:
+		// Nobody who still transmits with the old SAK may lose it.
+		return urgent && !slices.ContainsFunc(pa.peers, func(pe *peer) bool {
+			return pe.live && !pe.transmits(c.latest.ki) &&
+				slices.ContainsFunc(c.latest.members, func(m member) bool { return m.mi == pe.mi })
+		})
+	case cpReceive, cpTransmit: // operations are under way
+	}
+	return false
+}
+
+func (p *Port) generateSAK(pa *participant) error {
+	if pa.kn == math.MaxUint32 {
+		p.renewMI(pa)
+		return errors.New("key numbers are used up: start again under a fresh MI")
+	}
+	nonce := make([]byte, p.cfg.Suite.KeyLen())
+	if _, err := io.ReadFull(p.cfg.Rand, nonce); err != nil {
+		return fmt.Errorf("draw the nonce of a SAK: %w", err)
+	}
+	pa.kn++
+	if pa.kn > pa.knCeiling {
+		pa.knCeiling = pa.kn + min(knStride, math.MaxUint32-pa.kn)
+	}
+	k := &dataKey{ki: KI{MI: pa.mi, KN: pa.kn}, suite: p.cfg.Suite, owner: pa, an: p.freeAN()}
+	mis := []MI{pa.mi}
+	ssci := uint32(1) // 802.1AEbw: by SCI, the greatest first; pa.peers is so
+	for _, pe := range pa.peers {
+		if !pe.live {
+			continue
+		}
+		if k.ownSSCI == 0 && pe.sci.Less(p.cfg.SCI) {
+			k.ownSSCI, ssci = ssci, ssci+1
+		}
+		mis = append(mis, pe.mi)
+		k.members = append(k.members, member{mi: pe.mi, sci: pe.sci, ssci: ssci})
+		ssci++
+	}
+	if k.ownSSCI == 0 {
+		k.ownSSCI = ssci
+	}
+	sak, err := DeriveSAK(pa.cak, nonce, mis, pa.kn, p.cfg.Suite.KeyLen())
+	clear(nonce)
+	if err != nil {
+		return fmt.Errorf("derive a SAK: %w", err)
+	}
+	wrapped, err := WrapSAK(pa.kek, sak)
+	if err != nil {
+		return fmt.Errorf("wrap a SAK: %w", err)
+	}
+	k.sak = sak
+	pa.dist = &distribution{ki: k.ki, an: k.an, suite: k.suite, wrapped: wrapped, ssci: k.ownSSCI}
+	pa.ramp, pa.sendNow = firstRamp, true
+	p.rekeyWanted = false
+	p.install(k)
+	return nil
+}
+
+// freeAN is the next association number of the port that neither we nor a peer
+// has in use; with two SAKs alive at most, two of the four are free.
+func (p *Port) freeAN() AN {
+	var used [4]bool
+	next := AN(0)
+	if l := p.cp.latest; l != nil {
+		next = (l.an + 1) % 4
+		used[l.an] = true
+	}
+	if o := p.cp.old; o != nil {
+		used[o.an] = true
+	}
+	for _, pa := range p.participants {
+		for _, pe := range pa.peers {
+			if u := &pe.use; pe.live && u.Present {
+				used[u.LatestAN%4] = used[u.LatestAN%4] || u.LatestRx || u.LatestTx
+				used[u.OldAN%4] = used[u.OldAN%4] || u.OldRx || u.OldTx
+			}
+		}
+	}
+	for range 4 {
+		if !used[next] {
+			return next
+		}
+		next = (next + 1) % 4
+	}
+	if l := p.cp.latest; l != nil { // peers disagree: all we can keep is the latest
+		return (l.an + 1) % 4
+	}
+	return 0
+}
+
+// acceptSAK takes a Distributed SAK in (802.1X-2020 9.8.4).
+func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
+	d := &m.DistributedSAK
+	if pa.serving || pa.server != pe || !pe.proven {
+		return // not our key server, or not proved to be alive
+	}
+	if _, listed := findEntry(m.Live.Entries, pa.mi); !listed {
+		return // not made for us
+	}
+	cond := Condition{CKN: pa.ckn, SCI: pe.sci}
+	if d.Plain || d.ConfidentialityOffset != 1 {
+		cond.Kind = ConditionNotConfidential
+		p.conditions.raise(p.now, cond)
+		return
+	}
+	ki := KI{MI: pe.mi, KN: d.KN}
+	c := &p.cp
+	for _, k := range [...]*dataKey{c.latest, c.old} {
+		if k != nil && k.ki == ki {
+			if k.owner == nil {
+				k.owner = pa
+			}
+			return // repeated until everybody says that he has it
+		}
+	}
+	if d.KN <= pe.kn {
+		cond.Kind, cond.KI = ConditionReplayedKI, ki
+		p.conditions.raise(p.now, cond)
+		return
+	}
+	if l := c.latest; l != nil && l.owner != nil && l.owner != pa && pa.rank < l.owner.rank && l.owner.livePeers() > 0 {
+		return // the CAK in use is a better one, and works
+	}
+	if c.state == cpReceive || c.state == cpTransmit || p.now.Before(c.retryAt) {
+		return // operations are under way; it will be repeated
+	}
+	if d.Suite != p.cfg.Suite {
+		cond.Kind, cond.Theirs, cond.Ours = ConditionSuiteMismatch, d.Suite, p.cfg.Suite
+		p.conditions.raise(p.now, cond)
+		return
+	}
+	k := &dataKey{ki: ki, an: d.AN, suite: d.Suite, owner: pa}
+	if !p.assignSSCIs(k, pa, pe, m) {
+		return // a member is not known yet; it will be repeated
+	}
+	sak, err := UnwrapSAK(pa.kek, d.Wrapped)
+	if err != nil {
+		cond.Kind, cond.Err = ConditionBadSAK, err
+		p.conditions.raise(p.now, cond)
+		return
+	}
+	k.sak = sak
+	pe.kn = d.KN
+	pa.ramp = firstRamp
+	p.conditions.clear(ConditionSuiteMismatch, pa.ckn)
+	p.conditions.clear(ConditionNotConfidential, pa.ckn)
+	p.install(k)
+}
+
+// assignSSCIs fills k's members from the key server's Live Peer List. Version
+// 3 sends the list in SSCI order, with the server's own SSCI; before, SSCIs
+// follow from the SCIs alone (mka-version 2, 802.1Xbx).
+func (p *Port) assignSSCIs(k *dataKey, pa *participant, server *peer, m *MKPDU) bool {
+	own := uint32(m.Live.KeyServerSSCI)
+	if own != 0 {
+		k.members = append(k.members, member{mi: server.mi, sci: server.sci, ssci: own})
+		ssci := uint32(1)
+		for _, e := range m.Live.Entries {
+			if ssci == own {
+				ssci++
+			}
+			if e.MI == pa.mi {
+				k.ownSSCI = ssci
+			} else {
+				k.members = append(k.members, liveMember(pa, e.MI, ssci))
+			}
+			ssci++
+		}
+		return true
+	}
+	k.members = append(k.members, member{mi: server.mi, sci: server.sci})
+	known := true
+	for _, e := range m.Live.Entries {
+		if e.MI == pa.mi {
+			continue
+		}
+		mem := liveMember(pa, e.MI, 0)
+		known = known && mem.sci != SCI{}
+		k.members = append(k.members, mem)
+	}
+	if !known && k.suite.XPN() {
+		return false
+	}
+	slices.SortFunc(k.members, func(a, b member) int { return bytes.Compare(b.sci[:], a.sci[:]) })
+	ssci := uint32(1)
+	for i := range k.members {
+		if k.ownSSCI == 0 && k.members[i].sci.Less(p.cfg.SCI) {
+			k.ownSSCI, ssci = ssci, ssci+1
+		}
+		k.members[i].ssci = ssci
+		ssci++
+	}
+	if k.ownSSCI == 0 {
+		k.ownSSCI = ssci
+	}
+	return true
+}
+
+func liveMember(pa *participant, mi MI, ssci uint32) member {
+	mem := member{mi: mi, ssci: ssci}
+	if pe := pa.peer(mi); pe != nil && pe.live {
+		mem.sci = pe.sci
+	}
+	return mem
+}
+
+// composeSAKUse reports the keys of pa's own CAK: during a CAK rollover each
+// participant speaks of what it distributed.
+func (p *Port) composeSAKUse(pa *participant, m *MKPDU) {
+	l, o := p.cp.latest, p.cp.old
+	if l == nil || l.owner != pa {
+		l, o = o, nil
+	}
+	if l == nil || l.owner != pa {
+		return
+	}
+	u := &m.SAKUse
+	*u = SAKUse{
+		Present: true, Latest: l.ki, LatestAN: l.an, LatestTx: l.tx, LatestRx: l.rx,
+		LatestLPN: uint32(max(l.lpn, 1)),
+	}
+	high := [2]uint32{uint32(l.lpn >> 32)}
+	if o != nil && o.owner == pa {
+		u.Old, u.OldAN, u.OldTx, u.OldRx = o.ki, o.an, o.tx, o.rx
+		u.OldLPN = uint32(max(o.lpn, 1))
+		high[1] = uint32(o.lpn >> 32)
+	}
+	if l.suite.XPN() || pa.peerSendsXPN {
+		m.XPN = XPN{Present: true, LatestLPNHigh: high[0], OldLPNHigh: high[1]}
+	}
+}
