@@ -8,9 +8,12 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/lever-link/lever/internal/uml"
 )
 
 func main() {
+	uml.Init() // in a guest of the demo's, this is its first process
 	if err := newRootCommand().Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -24,6 +27,6 @@ func newRootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true, // main prints them, without a prefix: they may begin with file:line:column
 	}
-	root.AddCommand(newCheckCommand(), newKeysCommand())
+	root.AddCommand(newCheckCommand(), newKeysCommand(), newDemoCommand())
 	return root
 }

@@ -1,0 +1,139 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/lever-link/lever/internal/health"
+)
+
+const (
+	rekeyCount  = 3
+	rekeyWithin = 15 * time.Second
+	epochWithin = 20 * time.Second
+)
+
+// newKeys is act 4: new SAKs, then a new key epoch, while packets flow.
+func (d *demo) newKeys(ctx context.Context) error {
+	d.tell.say("%s packets a second each way, numbered, while the keys change.", grouped(streamRate))
+	a, z := d.securedEndpoints()
+	s, err := startStream(ctx, a, z)
+	if err != nil {
+		return err
+	}
+	playErr := s.flowing(ctx)
+	if playErr == nil {
+		playErr = d.rekeys(ctx)
+	}
+	if playErr == nil {
+		playErr = d.newEpoch(ctx)
+	}
+	if err := d.tellStream(ctx, s); err != nil {
+		return err
+	}
+	return playErr
+}
+
+// rekeys asks for new SAKs, one after the other.
+func (d *demo) rekeys(ctx context.Context) error {
+	both, err := d.bothStatus(ctx, rekeyWithin, "both agents to say secured", func(l linkStatus) bool { return l.State == stateSecured })
+	if err != nil {
+		return err
+	}
+	key, err := d.awaitKey(ctx, rekeyWithin, "both kernels to use one key", [16]byte{})
+	if err != nil {
+		return err
+	}
+	story := fmt.Sprintf("KN %d/AN %d", keyNumber(key.id), key.an)
+	for n := range rekeyCount {
+		if key, err = d.rekey(ctx, key, fmt.Sprintf("SAK rekey %d of %d", n+1, rekeyCount)); err != nil {
+			return err
+		}
+		story += fmt.Sprintf(" → %d/%d", keyNumber(key.id), key.an)
+	}
+	d.tell.claim(true, count(rekeyCount, "SAK rekey"), "%s, in both kernels", story)
+	after, err := d.bothStatus(ctx, rekeyWithin, "both agents to say secured with the new SAK", func(l linkStatus) bool {
+		return l.State == stateSecured && l.KN == keyNumber(key.id)
+	})
+	if err != nil {
+		return err
+	}
+	d.tell.claim(after[0].CKN == both[0].CKN && after[1].CKN == both[1].CKN, "", "CKN %s as before", abbreviated(after[0].CKN))
+	return nil
+}
+
+// rekey asks for a new SAK and waits until both kernels use it.
+func (d *demo) rekey(ctx context.Context, old kernelKey, what string) (kernelKey, error) {
+	if _, err := d.routers[0].lever(ctx, "rekey", d.secured.ID); err != nil {
+		return old, err
+	}
+	return d.awaitKey(ctx, rekeyWithin, what, old.id)
+}
+
+// newEpoch delivers new key material, to one channel first.
+func (d *demo) newEpoch(ctx context.Context) error {
+	before, err := d.bothStatus(ctx, rekeyWithin, "both agents to say secured", func(l linkStatus) bool { return l.State == stateSecured })
+	if err != nil {
+		return err
+	}
+	if err := d.issue(ctx, channels[0]); err != nil {
+		return err
+	}
+	if err := d.deliver(channels[0]); err != nil {
+		return err
+	}
+	late, err := d.bothStatus(ctx, epochWithin, "both agents to report the late channel", func(l linkStatus) bool {
+		_, reported := l.fault(string(health.ChannelLate))
+		return reported
+	})
+	if err != nil {
+		return err
+	}
+	unchanged := true
+	for i := range late {
+		unchanged = unchanged && late[i].CKN == before[i].CKN && late[i].State == stateSecured
+	}
+	fault, _ := late[0].fault(string(health.ChannelLate))
+	d.tell.claim(unchanged, "epoch in channel a", "changes nothing: still CKN %s, secured", abbreviated(late[0].CKN))
+	d.tell.fact("", "%s: %s", fault.Code, fault.Text)
+
+	if err := d.issue(ctx, channels[1]); err != nil {
+		return err
+	}
+	delivered := time.Now()
+	if err := d.deliver(channels[1]); err != nil {
+		return err
+	}
+	after, err := d.bothStatus(ctx, epochWithin, "both agents to be secured under the new epoch", func(l linkStatus) bool {
+		_, reported := l.fault(string(health.ChannelLate))
+		return l.State == stateSecured && l.CKN != before[0].CKN && !reported
+	})
+	if err != nil {
+		return err
+	}
+	took := time.Since(delivered)
+	key, err := d.awaitKey(ctx, rekeyWithin, "both kernels to use the new epoch's key", [16]byte{})
+	if err != nil {
+		return err
+	}
+	d.tell.claim(after[0].CKN == after[1].CKN && epochText(after[0]) != epochText(before[0]), "and in channel b",
+		"CKN %s → %s, epoch %s → %s, %s, seen %.1f s later", abbreviated(before[0].CKN), abbreviated(after[0].CKN),
+		epochText(before[0]), epochText(after[0]), key, took.Seconds())
+	d.tell.claim(after[0].KeyServer == before[0].KeyServer && after[1].KeyServer == before[1].KeyServer, "key server", "%s, as before", after[0].KeyServer)
+	return nil
+}
+
+// tellStream ends a stream and says what became of every packet.
+func (d *demo) tellStream(ctx context.Context, s *stream) error {
+	reports, err := s.stop(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range reports {
+		d.streamed += r.Sent
+		d.tell.claim(r.clean(), r.From+" → "+r.To, "%s", r)
+	}
+	d.tell.fact("", "in %.1f s; the longest silence was %d ms", s.ran.Seconds(), max(reports[0].Longest, reports[1].Longest).Milliseconds())
+	return nil
+}

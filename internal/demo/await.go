@@ -1,0 +1,40 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// pollEvery is how often await looks. The kernel announces nothing about SAs
+// (there is no multicast group), so some things can only be looked at.
+const pollEvery = 10 * time.Millisecond
+
+// await looks until what holds. Where it does not in time, the error tells what
+// was seen last.
+func await(ctx context.Context, limit time.Duration, what string, look func() (held bool, seen string)) error {
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		held, seen := look()
+		if held {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-deadline.C:
+			// Once more: on a busy machine much may have happened since.
+			if held, seen = look(); held {
+				return nil
+			}
+			if seen == "" {
+				seen = "nothing"
+			}
+			return fmt.Errorf("waited %v for %s; seen last: %s", limit, what, seen)
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package demo
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/packet"
+	"golang.org/x/sys/unix"
+)
+
+// A capture sees every frame that an interface sends, after the egress filters,
+// and every one that comes in, before the ingress filters: what is on the wire.
+type capture struct {
+	where string
+	conn  *packet.Conn
+	done  chan struct{}
+
+	mu      sync.Mutex
+	count   wireCount
+	dropped int // by the socket, for want of room
+	kernel  int // that the socket has taken or dropped
+	pcap    *pcapWriter
+	err     error
+}
+
+// startCapture opens the socket in the namespace and reads from it until stop.
+// What it sees goes to pcap too, unless that is nil.
+func startCapture(ns *netspace, iface string, pcap io.Writer) (*capture, error) {
+	c := &capture{where: ns.name + "/" + iface, done: make(chan struct{})}
+	if pcap != nil {
+		var err error
+		if c.pcap, err = newPcapWriter(pcap); err != nil {
+			return nil, fmt.Errorf("write the capture: %w", err)
+		}
+	}
+	err := ns.do(func() error {
+		ifi, err := net.InterfaceByName(iface)
+		if err != nil {
+			return err
+		}
+		c.conn, err = packet.Listen(ifi, packet.Raw, unix.ETH_P_ALL, nil)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("capture on %s: %w", c.where, err)
+	}
+	raw, err := c.conn.SyscallConn()
+	if err == nil {
+		err = control(raw, func(fd int) error {
+			// Room for seconds of traffic, so that a busy machine loses none.
+			return errors.Join(
+				unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 32<<20),
+				unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1))
+		})
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("set up the capture on %s: %w", c.where, err), c.conn.Close())
+	}
+	go c.read(raw)
+	return c, nil
+}
+
+// read is the capture's goroutine; it ends when the socket is closed.
+func (c *capture) read(raw syscall.RawConn) {
+	defer close(c.done)
+	frame, oob := make([]byte, 1<<16), make([]byte, 128)
+	for {
+		var n, oobn int
+		var recvErr error
+		err := raw.Read(func(fd uintptr) bool {
+			n, oobn, _, _, recvErr = unix.Recvmsg(int(fd), frame, oob, unix.MSG_DONTWAIT)
+			return !errors.Is(recvErr, unix.EAGAIN)
+		})
+		switch {
+		case err != nil:
+			return // closed
+		case errors.Is(recvErr, unix.EINTR):
+			continue
+		case recvErr != nil:
+			c.mu.Lock()
+			c.err = errors.Join(c.err, fmt.Errorf("capture on %s: %w", c.where, recvErr))
+			c.mu.Unlock()
+			return
+		}
+		at := timestamp(oob[:oobn])
+		c.mu.Lock()
+		c.count.note(frame[:n], at)
+		if c.pcap != nil {
+			if err := c.pcap.write(frame[:n], at); err != nil {
+				c.err = errors.Join(c.err, fmt.Errorf("write the capture: %w", err))
+				c.pcap = nil
+			}
+		}
+		c.mu.Unlock()
+	}
+}
+
+// timestamp is when the kernel saw the frame.
+func timestamp(oob []byte) time.Time {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err == nil {
+		for _, m := range messages {
+			if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS && len(m.Data) >= 16 {
+				return time.Unix(int64(binary.NativeEndian.Uint64(m.Data)), int64(binary.NativeEndian.Uint64(m.Data[8:])))
+			}
+		}
+	}
+	return time.Now()
+}
+
+// look calls fn with the count as it stands.
+func (c *capture) look(fn func(*wireCount)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fn(&c.count)
+}
+
+// drained reports whether every frame that the kernel gave the socket has been
+// counted, and how many it had no room for.
+func (c *capture) drained() (bool, int, error) {
+	stats, err := c.conn.Stats() // reading resets them (packet(7))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		return false, c.dropped, fmt.Errorf("statistics of the capture on %s: %w", c.where, err)
+	}
+	c.kernel += int(stats.Packets)
+	c.dropped += int(stats.Drops)
+	return c.count.total() >= c.kernel-c.dropped, c.dropped, c.err
+}
+
+// stop ends the capture; the count stays.
+func (c *capture) stop() error {
+	err := c.conn.Close()
+	<-c.done
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return errors.Join(c.err, err)
+}
+
+// control calls fn with a socket's descriptor.
+func control(raw syscall.RawConn, fn func(fd int) error) error {
+	var err error
+	if ctlErr := raw.Control(func(fd uintptr) { err = fn(int(fd)) }); ctlErr != nil {
+		return ctlErr
+	}
+	return err
+}
