@@ -47,7 +47,7 @@ const (
 var table = []Declared{
 	// Keys.
 	{
-		Code: ChannelLate, Severity: Warning, Promise: NeverAnOutage, Subject: []string{"channel"},
+		Code: ChannelLate, Severity: Warning, Promise: NeverAnOutage, Subject: []string{"channel", "epoch"},
 		Text: "epoch {epoch} has arrived over channel {other} but not over channel {channel} ({where})",
 		Next: "see that channel {channel} delivers epoch {epoch} to {where} on this node; until then the link stays on the older key, and an epoch is never used from one channel alone",
 	},

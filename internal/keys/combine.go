@@ -37,6 +37,8 @@ const (
 var (
 	// ErrMaterialShort is material of fewer than MinMaterial octets.
 	ErrMaterialShort = errors.New("fewer than 32 octets of pre-key material")
+	// ErrMaterialLong is material or a key id beyond a 16-bit length.
+	ErrMaterialLong = errors.New("more than 65535 octets of pre-key material or key id")
 	// ErrMaterialEqual is the same material from both channels: whoever holds
 	// one channel would hold the key.
 	ErrMaterialEqual = errors.New("both channels deliver the same material")
@@ -167,6 +169,22 @@ func CKN(id Identity, e Epoch) ([]byte, error) {
 	return sum[:], nil
 }
 
+// checkMaterial reports why a's and b's material may not be combined.
+func checkMaterial(a, b Material) error {
+	for side, m := range []Material{a, b} {
+		switch {
+		case m.Key.Len() < MinMaterial:
+			return fmt.Errorf("%w from channel %s (%d)", ErrMaterialShort, Side(side), m.Key.Len())
+		case m.Key.Len() > maxField || len(m.KeyID) > maxField:
+			return fmt.Errorf("%w from channel %s", ErrMaterialLong, Side(side))
+		}
+	}
+	if a.Key.Equal(b.Key) {
+		return ErrMaterialEqual
+	}
+	return nil
+}
+
 // Combine computes the CAK of an epoch from both channels' material: HKDF with
 // SHA-384 over length-prefixed inputs, bound to link, nodes, epoch, generation
 // and key ids. It erases its intermediate values; a and b stay the caller's.
@@ -175,22 +193,11 @@ func Combine(id Identity, e Epoch, a, b Material) (CAK, error) {
 	if err != nil {
 		return CAK{}, err
 	}
-	fail := func(err error, what string) (CAK, error) {
-		return CAK{}, fmt.Errorf("combining epoch %s of link %q: %w%s; issue it again as a new generation", e, id.Link, err, what)
+	fail := func(err error) (CAK, error) {
+		return CAK{}, fmt.Errorf("combining epoch %s of link %q: %w; issue it again as a new generation", e, id.Link, err)
 	}
-	for _, side := range []struct {
-		name string
-		m    Material
-	}{{"a", a}, {"b", b}} {
-		switch {
-		case side.m.Key.Len() < MinMaterial:
-			return fail(ErrMaterialShort, fmt.Sprintf(" from channel %s (%d)", side.name, side.m.Key.Len()))
-		case side.m.Key.Len() > maxField || len(side.m.KeyID) > maxField:
-			return fail(ErrIdentity, fmt.Sprintf(": channel %s delivers a field of more than %d octets", side.name, maxField))
-		}
-	}
-	if a.Key.Equal(b.Key) {
-		return fail(ErrMaterialEqual, "")
+	if err := checkMaterial(a, b); err != nil {
+		return fail(err)
 	}
 
 	context := appendLP(appendLP(nil, labelCombine), labelSuite)
@@ -206,12 +213,12 @@ func Combine(id Identity, e Epoch, a, b Material) (CAK, error) {
 	prk, err := hkdf.Extract(sha512.New384, ikm, salt[:])
 	clear(ikm)
 	if err != nil {
-		return fail(err, "")
+		return fail(err)
 	}
 	cak, err := hkdf.Expand(sha512.New384, prk, infoCAK+string(context), cakLen)
 	clear(prk)
 	if err != nil {
-		return fail(err, "")
+		return fail(err)
 	}
 	ckn := sha256.Sum256(append(appendLP(nil, labelCKN), who...))
 	return CAK{Epoch: e, CKN: ckn[:], Key: secret.New(cak)}, nil

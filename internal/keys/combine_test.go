@@ -101,7 +101,7 @@ func TestCombineRefuses(t *testing.T) {
 		{"short a", good, key(31, 'a'), key(32, 'b'), keys.ErrMaterialShort, "from channel a (31)"},
 		{"short b", good, key(32, 'a'), key(0, 'b'), keys.ErrMaterialShort, "from channel b (0)"},
 		{"equal", good, key(32, 'a'), key(32, 'a'), keys.ErrMaterialEqual, "new generation"},
-		{"too long", good, key(1<<16, 'a'), key(32, 'b'), keys.ErrIdentity, "65535"},
+		{"too long", good, key(1<<16, 'a'), key(32, 'b'), keys.ErrMaterialLong, "65535"},
 		{"no link", keys.Identity{Nodes: good.Nodes}, key(32, 'a'), key(32, 'b'), keys.ErrIdentity, "no id"},
 		{"long link", keys.Identity{Link: strings.Repeat("l", 1<<16), Nodes: good.Nodes}, key(32, 'a'), key(32, 'b'), keys.ErrIdentity, "longer"},
 		{"one node", keys.Identity{Link: "l", Nodes: []string{"n"}}, key(32, 'a'), key(32, 'b'), keys.ErrIdentity, "at least two"},

@@ -10,7 +10,7 @@ import (
 
 // diagnose adds what is wrong with the link's keys as a whole: the channels' own
 // findings, a late or rolled-back channel, no keys, and an unusable state file.
-func (r *Ring) diagnose(findings *[]Finding, eligible map[Epoch]CAK) {
+func (r *Ring) diagnose(findings *[]Finding, eligible []Epoch) {
 	add := func(f Finding) { *findings = append(*findings, f) }
 	if r.loadErr != nil {
 		add(Finding{Code: health.StateUnreadable, Detail: r.loadErr.Error()})
@@ -29,10 +29,8 @@ func (r *Ring) diagnose(findings *[]Finding, eligible map[Epoch]CAK) {
 		return
 	}
 	var newest Epoch
-	for e := range eligible {
-		if newest.Less(e) {
-			newest = e
-		}
+	if len(eligible) > 0 {
+		newest = eligible[0]
 	}
 	if r.sides[A].newest().IsZero() && r.sides[B].newest().IsZero() {
 		add(Finding{Code: health.NoKeys, Where: r.sides[A].Where, WhereOther: r.sides[B].Where})

@@ -264,19 +264,21 @@ func (r *Ring) step(now time.Time) Change {
 			r.persist()
 		}
 	}
+	r.sorted = nil
 	for _, e := range best {
 		if _, ok := r.offers[e]; !ok {
-			r.offers[e] = eligible[e]
+			cak, err := Combine(r.id, e, r.sides[A].Keys[e], r.sides[B].Keys[e])
+			if err != nil {
+				// Identity and material were checked; what is left is a broken hash.
+				findings = append(findings, Finding{Code: health.KeyFileMalformed, Epoch: e, File: r.sides[A].Keys[e].File, Detail: err.Error()})
+				continue
+			}
+			r.offers[e] = cak
 			c.Added = append(c.Added, e)
 		}
 		c.Offers = append(c.Offers, r.offers[e])
+		r.sorted = append(r.sorted, e)
 	}
-	for e, cak := range eligible {
-		if !slices.Contains(best, e) {
-			cak.Key.Erase()
-		}
-	}
-	r.sorted = best
 	r.diagnose(&findings, eligible)
 	c.Findings, c.FindingsChanged = r.settle(findings, now)
 	return c
@@ -303,13 +305,13 @@ func (r *Ring) unseen(e Epoch) bool {
 	return !ok
 }
 
-// eligible combines every epoch that both channels have and that is not too old.
-func (r *Ring) eligible(findings *[]Finding) map[Epoch]CAK {
-	out := make(map[Epoch]CAK)
-	for e, cak := range r.offers {
+// eligible finds every epoch that both channels have and that is not too old.
+func (r *Ring) eligible(findings *[]Finding) []Epoch {
+	var out []Epoch
+	for e := range r.offers {
 		// What is offered stays as long as both channels have something there.
 		if r.sides[A].has(e) && r.sides[B].has(e) && !e.Less(r.state.HighWater) {
-			out[e] = cak
+			out = append(out, e)
 		}
 	}
 	for e, a := range r.sides[A].Keys {
@@ -318,24 +320,16 @@ func (r *Ring) eligible(findings *[]Finding) map[Epoch]CAK {
 			r.changed(findings, e, A)
 			continue
 		}
-		if !r.changed(findings, e, A, B) {
+		if !r.changed(findings, e, A, B) || slices.Contains(out, e) {
 			continue
 		}
-		if _, ok := out[e]; ok {
-			continue
-		}
-		cak, err := Combine(r.id, e, a, b)
-		switch {
+		switch err := checkMaterial(a, b); {
 		case err == nil:
-			out[e] = cak
+			out = append(out, e)
 		case errors.Is(err, ErrMaterialEqual):
 			*findings = append(*findings, Finding{Code: health.KeyMaterialEqual, Epoch: e})
 		default:
-			for s := range r.sides {
-				if r.sides[s].Keys[e].Key.Len() < MinMaterial {
-					*findings = append(*findings, Finding{Code: health.KeyMaterialShort, Side: Side(s), Epoch: e, File: r.sides[s].Keys[e].File})
-				}
-			}
+			r.unfit(findings, e)
 		}
 	}
 	for e := range r.sides[B].Keys {
@@ -343,7 +337,24 @@ func (r *Ring) eligible(findings *[]Finding) map[Epoch]CAK {
 			r.changed(findings, e, B)
 		}
 	}
+	slices.SortFunc(out, func(x, y Epoch) int { return y.Compare(x) })
 	return out
+}
+
+// unfit says which channel's material has not the size it must have.
+func (r *Ring) unfit(findings *[]Finding, e Epoch) {
+	for s := range r.sides {
+		f := Finding{Side: Side(s), Epoch: e, File: r.sides[s].Keys[e].File}
+		switch n := r.sides[s].Keys[e].Key.Len(); {
+		case n < MinMaterial:
+			f.Code = health.KeyMaterialShort
+		case n > maxField || len(r.sides[s].Keys[e].KeyID) > maxField:
+			f.Code, f.Detail = health.KeyFileMalformed, ErrMaterialLong.Error()
+		default:
+			continue
+		}
+		*findings = append(*findings, f)
+	}
 }
 
 // changed compares the material with what the epoch was first used with and
@@ -364,17 +375,17 @@ func (r *Ring) changed(findings *[]Finding, e Epoch, sides ...Side) (same bool) 
 	return same
 }
 
-// best chooses what to offer, newest first.
-func (r *Ring) best(eligible map[Epoch]CAK) []Epoch {
-	all := slices.SortedFunc(maps.Keys(eligible), func(x, y Epoch) int { return y.Compare(x) })
-	best := slices.Clone(all[:min(len(all), MaxOffers-1)])
-	if h := r.state.HighWater; !h.IsZero() {
-		if _, ok := eligible[h]; ok && !slices.Contains(best, h) {
-			best = append(best, h)
-		}
-		return best
+// best chooses what to offer of the eligible epochs, newest first.
+func (r *Ring) best(eligible []Epoch) []Epoch {
+	h := r.state.HighWater
+	if h.IsZero() {
+		return slices.Clone(eligible[:min(len(eligible), MaxOffers)])
 	}
-	return slices.Clone(all[:min(len(all), MaxOffers)])
+	best := slices.Clone(eligible[:min(len(eligible), MaxOffers-1)])
+	if slices.Contains(eligible, h) && !slices.Contains(best, h) {
+		best = append(best, h)
+	}
+	return best
 }
 
 func (r *Ring) reason(e Epoch) Reason {
@@ -395,9 +406,7 @@ func (r *Ring) Identify(ckn []byte) (e Epoch, missing []Side, ok bool) {
 	candidates := make(map[Epoch]bool)
 	around := map[uint64]bool{r.state.HighWater.Number: true}
 	for i := range r.sides {
-		for _, have := range []Epoch{r.sides[i].newest()} {
-			around[have.Number] = true
-		}
+		around[r.sides[i].newest().Number] = true
 		for e := range r.sides[i].Keys {
 			candidates[e] = true
 		}

@@ -190,14 +190,13 @@ func findings(c keys.Change) string {
 	var out []string
 	for _, f := range c.Findings {
 		s := string(f.Code)
-		switch f.Code {
-		case health.ChannelLate, health.KeyRollback, health.KeyChanged, health.KeyMaterialShort, health.KeyFileMalformed:
-			s += " " + f.Side.String() + " " + f.Epoch.String()
-		case health.ChannelUnreadable:
+		if slices.Contains([]health.Code{
+			health.ChannelLate, health.KeyRollback, health.KeyChanged, health.KeyMaterialShort, health.KeyFileMalformed, health.ChannelUnreadable,
+		}, f.Code) {
 			s += " " + f.Side.String()
-		case health.KeyMaterialEqual:
+		}
+		if !f.Epoch.IsZero() {
 			s += " " + f.Epoch.String()
-		default:
 		}
 		out = append(out, s)
 	}
@@ -309,6 +308,10 @@ func TestRingPersistsBeforeItOffersAndWhenConfirmed(t *testing.T) {
 	b.do("ok=2.0")
 	if s := b.saved[len(b.saved)-1]; len(b.saved) != 2 || s.HighWater != epoch(t, "2.0") || len(s.Seen) != 1 {
 		t.Fatalf("saved %+v", b.saved)
+	}
+	b.do("ok=2.0")
+	if len(b.saved) != 2 {
+		t.Fatal("saved again for a repeated confirmation")
 	}
 	// A full disk does not cost the link, but is said until it is over.
 	b.fail = errors.New("no space left on device")

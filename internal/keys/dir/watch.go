@@ -72,11 +72,19 @@ func (c *Channel) Watch(ctx context.Context, link string, deliver func(keys.Snap
 		defer t.Stop()
 		ticks = t.C
 	}
+	said := ""
+	say := func(err error) {
+		// Slower, but not lost: the limits of inotify are easily reached. Once is
+		// enough: it is tried again with every change.
+		if err != nil && err.Error() != said {
+			said = err.Error()
+			c.opts.Log.Warn("cannot watch keys, rescanning instead", "link", link, "path", c.Where(link), "interval", c.opts.Rescan, "error", err)
+		}
+	}
 	s, err := c.hub.join()
 	if err != nil {
-		// Slower, but not lost: the limit of inotify instances is a common one.
-		c.opts.Log.Warn("cannot watch keys, rescanning instead", "link", link, "path", c.Where(link), "interval", c.opts.Rescan, "error", err)
-		s = &subscriber{kick: nil}
+		say(err)
+		s = &subscriber{} // Never kicked.
 	}
 	defer c.hub.leave(s)
 
@@ -84,7 +92,7 @@ func (c *Channel) Watch(ctx context.Context, link string, deliver func(keys.Snap
 	for {
 		// Watch first, look second: what changes in between is notified. The
 		// signature is older than the listing, so that it errs towards looking again.
-		c.arm(s, link)
+		say(c.arm(s, link))
 		looked := signature(c.root, link)
 		snapshot := Scan(c.root, link).Snapshot()
 		if d := digest(snapshot); d != delivered {
@@ -119,16 +127,16 @@ func (c *Channel) wait(ctx context.Context, s *subscriber, ticks <-chan time.Tim
 // arm makes s follow the directories whose changes matter: the link's, the root,
 // and while there is no root the nearest directory above it that exists. A
 // directory may appear between looking and watching, so it looks again.
-func (c *Channel) arm(s *subscriber, link string) {
+func (c *Channel) arm(s *subscriber, link string) error {
+	var err error
 	for range 8 {
 		want := c.existing(link)
-		if err := c.hub.follow(s, want); err != nil {
-			c.opts.Log.Warn("cannot watch keys, rescanning instead", "link", link, "paths", want, "interval", c.opts.Rescan, "error", err)
-		}
+		err = c.hub.follow(s, want)
 		if slices.Equal(want, c.existing(link)) {
-			return
+			break
 		}
 	}
+	return err
 }
 
 func (c *Channel) existing(link string) []string {
