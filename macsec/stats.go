@@ -46,3 +46,75 @@ type SAStats struct {
 	OutPktsProtected uint32
 	OutPktsEncrypted uint32
 }
+
+func (s *SecYStats) counters() []*uint64 {
+	return []*uint64{
+		&s.OutPktsUntagged,
+		&s.InPktsUntagged,
+		&s.OutPktsTooLong,
+		&s.InPktsNoTag,
+		&s.InPktsBadTag,
+		&s.InPktsUnknownSCI,
+		&s.InPktsNoSCI,
+		&s.InPktsOverrun,
+	}
+}
+
+func (s *TxSCStats) counters() []*uint64 {
+	return []*uint64{
+		&s.OutPktsProtected,
+		&s.OutPktsEncrypted,
+		&s.OutOctetsProtected,
+		&s.OutOctetsEncrypted,
+	}
+}
+
+func (s *RxSCStats) counters() []*uint64 {
+	return []*uint64{
+		&s.InOctetsValidated,
+		&s.InOctetsDecrypted,
+		&s.InPktsUnchecked,
+		&s.InPktsDelayed,
+		&s.InPktsOK,
+		&s.InPktsInvalid,
+		&s.InPktsLate,
+		&s.InPktsNotValid,
+		&s.InPktsNotUsingSA,
+		&s.InPktsUnusedSA,
+	}
+}
+
+// SATotals are SAStats with 64 bits, over all associations of a channel.
+type SATotals struct {
+	InPktsOK         uint64
+	InPktsInvalid    uint64
+	InPktsNotValid   uint64
+	InPktsNotUsingSA uint64
+	InPktsUnusedSA   uint64
+	OutPktsProtected uint64
+	OutPktsEncrypted uint64
+}
+
+func (s *SATotals) counters() []*uint64 {
+	return []*uint64{
+		&s.InPktsOK,
+		&s.InPktsInvalid,
+		&s.InPktsNotValid,
+		&s.InPktsNotUsingSA,
+		&s.InPktsUnusedSA,
+		&s.OutPktsProtected,
+		&s.OutPktsEncrypted,
+	}
+}
+
+func (s *SAStats) counters() []*uint32 {
+	return []*uint32{
+		&s.InPktsOK,
+		&s.InPktsInvalid,
+		&s.InPktsNotValid,
+		&s.InPktsNotUsingSA,
+		&s.InPktsUnusedSA,
+		&s.OutPktsProtected,
+		&s.OutPktsEncrypted,
+	}
+}
