@@ -1,6 +1,7 @@
 package mka
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -262,13 +263,13 @@ func testTruncation(t *testing.T, set []byte, fits func(body int) bool) {
 	ick := testICK(t)
 	full := setBodyLen(set)
 	for n := range full {
-		cut := append([]byte(nil), set[:setHeader+n]...)
+		cut := bytes.Clone(set[:setHeader+n])
 		cut[2], cut[3] = cut[2]&0xf0|byte(n>>8), byte(n)
 		var m MKPDU
 		err := read(&m, signedWith(t, ick, pad(cut, 0)), ick)
 		checkLength(t, &m, err, !fits(n), "body of %d of %d octets", n, full)
 
-		cut = append([]byte(nil), set[:setHeader+n&^3]...)
+		cut = bytes.Clone(set[:setHeader+n&^3])
 		if padded(full) == n&^3 {
 			continue
 		}
@@ -308,7 +309,7 @@ func fuzzSet(f *testing.F, typ SetType, seeds ...string) {
 		if len(set) < setHeader || len(set) > setHeader+maxSetBody {
 			return
 		}
-		raw := append([]byte(nil), set...)
+		raw := bytes.Clone(set)
 		raw[0] = byte(typ)
 		if n := len(raw) - setHeader; setBodyLen(raw) > n {
 			raw[2], raw[3] = raw[2]&0xf0|byte(n>>8), byte(n)
