@@ -33,7 +33,9 @@ neither; it installs nothing, and leaves nothing behind.`,
 			o.Stdout, o.Stderr = cmd.OutOrStdout(), cmd.ErrOrStderr()
 			o.Colour = o.Colour || demo.Colourful(os.Stdout)
 			err := runDemo(cmd, o)
-			if err != nil && !errors.Is(err, demo.ErrShort) {
+			// The narration has told of the first, and outside says the second.
+			told := errors.Is(err, demo.ErrShort) || o.Inside && errors.Is(err, demo.ErrInterrupted)
+			if err != nil && !told {
 				fmt.Fprintln(o.Stderr, "lever demo:", err)
 			}
 			if code := demo.ExitCode(err); code != 0 {

@@ -166,7 +166,7 @@ func (d *demo) conclude() bool {
 	}
 	t.line(t.style("31;1", fmt.Sprintf("%d of %d claims fell short, in %.0f s:", len(t.short), t.claims, took)))
 	for _, s := range t.short {
-		t.row(markShort, "", s)
+		t.item(markShort, s)
 	}
 	for _, r := range d.routers {
 		if r == nil {

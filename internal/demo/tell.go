@@ -68,6 +68,16 @@ func (t *teller) fact(label, format string, args ...any) {
 	t.row(" ", label, fmt.Sprintf(format, args...))
 }
 
+// item writes a paragraph behind a mark.
+func (t *teller) item(mark, text string) {
+	for i, line := range wrap(text, lineWidth-labelAt) {
+		if i > 0 {
+			mark = " "
+		}
+		t.line("  " + mark + " " + line)
+	}
+}
+
 func (t *teller) row(mark, label, text string) {
 	lines := wrap(text, lineWidth-valueAt)
 	gap := labelWidth - utf8.RuneCountInString(label)
