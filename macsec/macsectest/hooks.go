@@ -33,7 +33,7 @@ type Operation struct {
 	Err error
 }
 
-// reads are not in the journal.
+// reads says that the operation changes nothing: hooks and journal leave it out.
 func (o Operation) reads() bool {
 	switch o.Op {
 	case macsec.OpDevice, macsec.OpDevices, macsec.OpSecY, macsec.OpSecYs:
@@ -135,17 +135,18 @@ func (k *Kernel) Recover() {
 	k.hooks.faults = nil
 }
 
-// Before installs a function that runs before each call; if it fails, the call
-// fails with that and does nothing: the caller died first. It may call the
-// kernel, but not from within that call forever.
+// Before installs a function that runs before each call that changes something;
+// if it fails, the call fails with that and does nothing: the caller died first.
+// It may read from the kernel; a change that it makes runs it again.
 func (k *Kernel) Before(f func(Operation) error) {
 	k.hooks.mu.Lock()
 	defer k.hooks.mu.Unlock()
 	k.hooks.before = f
 }
 
-// After installs a function that runs after each call that succeeded; if it
-// fails, the caller gets that although the work is done: the answer was lost.
+// After installs a function that runs after each call that changed something; if
+// it fails, the caller gets that although the work is done: the answer was lost.
+// It may read from the kernel; a change that it makes runs it again.
 func (k *Kernel) After(f func(Operation) error) {
 	k.hooks.mu.Lock()
 	defer k.hooks.mu.Unlock()
@@ -187,7 +188,7 @@ func (h *hooks) run(f func(*hooks) func(Operation) error, o Operation) error {
 	h.mu.Lock()
 	hook := f(h)
 	h.mu.Unlock()
-	if hook == nil {
+	if hook == nil || o.reads() {
 		return nil
 	}
 	return hook(o)
