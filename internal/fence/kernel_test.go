@@ -66,6 +66,11 @@ func newLink(t *testing.T) (a, b *end) {
 	t.Helper()
 	a, b = newEnd(t), newEnd(t)
 	a.do(func() error {
+		// So that the ends do not have the same index: linkwatch takes up to a
+		// second for an interface that is its own peer by number.
+		if err := netlink.LinkAdd(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "spare"}}); err != nil {
+			return err
+		}
 		return netlink.LinkAdd(&netlink.Veth{
 			LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "eth0", PeerNamespace: netlink.NsFd(b.ns),
 		})
@@ -84,7 +89,26 @@ func newLink(t *testing.T) (a, b *end) {
 			return netlink.LinkSetUp(l)
 		})
 	}
+	for _, e := range []*end{a, b} {
+		e.do(e.awaitUp)
+	}
 	return a, b
+}
+
+// awaitUp waits until the interface can send: between carrier and linkwatch's
+// dev_activate, frames vanish in noop_qdisc without an error.
+func (e *end) awaitUp() error {
+	updates, done := make(chan netlink.LinkUpdate, 16), make(chan struct{})
+	defer close(done)
+	if err := netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{ListExisting: true}); err != nil {
+		return err
+	}
+	for u := range updates {
+		if u.Attrs().Index == e.index && u.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+	}
+	return errors.New("no more link updates")
 }
 
 // socket opens a packet socket that receives one protocol; ETH_P_ALL shows the
@@ -287,6 +311,42 @@ func TestFencePassesTheLinksEtherType(t *testing.T) {
 	st := a.inspect(Options{})
 	if st.Closed || len(st.Findings) != 2 || st.Findings[0].Problem != Altered || st.Findings[0].Priority != mkaPriority {
 		t.Errorf("as seen with another EtherType: %+v", st)
+	}
+}
+
+// TestVLANDevice sends from a device that hands the tag over beside the frame,
+// whose EtherType is then the inner one, which would pass.
+func TestVLANDevice(t *testing.T) {
+	a, b := newLink(t)
+	tagged := *a
+	a.do(func() error {
+		if err := netlink.LinkAdd(&netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: "eth0.7", ParentIndex: a.index}, VlanId: 7}); err != nil {
+			return err
+		}
+		l, err := netlink.LinkByName("eth0.7")
+		if err != nil {
+			return err
+		}
+		tagged.index = l.Attrs().Index
+		return netlink.LinkSetUp(l)
+	})
+	a.do(tagged.awaitUp)
+	send := func() []string {
+		wire, vlan, out := b.socket(unix.ETH_P_ALL), tagged.socket(0), a.socket(0)
+		transmit(t, &tagged, vlan, frame(a, b, "name:MACsec", 0x88e5))
+		transmit(t, &tagged, vlan, frame(a, b, "name:EAPOL", 0x888e))
+		transmit(t, a, out, frame(a, b, string(marker), 0x88e5))
+		return received(t, wire)
+	}
+	if got := send(); len(got) != 2 {
+		t.Fatalf("without a fence: %q, want both", got)
+	}
+	a.close(Options{})
+	if got := send(); len(got) != 0 {
+		t.Errorf("through the fence: %q", got)
+	}
+	if st := a.inspect(Options{}); st.DroppedEgress.Frames != 2 {
+		t.Errorf("%+v, want 2 dropped", st)
 	}
 }
 
