@@ -321,3 +321,17 @@ func (p *Port) deadline() time.Time {
 	}
 	return d
 }
+
+// Erase erases every key that the Port holds. The Port must not be used
+// afterwards; the SAs in the SecY stay.
+func (p *Port) Erase() {
+	for _, pa := range p.participants {
+		pa.erase()
+	}
+	p.participants = nil
+	for _, k := range [...]*dataKey{p.cp.latest, p.cp.old} {
+		if k != nil {
+			k.sak.Erase()
+		}
+	}
+}

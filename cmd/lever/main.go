@@ -27,6 +27,7 @@ func newRootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true, // main prints them, without a prefix: they may begin with file:line:column
 	}
-	root.AddCommand(newCheckCommand(), newKeysCommand(), newDemoCommand())
+	root.AddCommand(newAgentCommand(), newStatusCommand(), newCheckCommand(), newKeysCommand(),
+		newRekeyCommand(), newDownCommand(), newDemoCommand())
 	return root
 }

@@ -25,6 +25,11 @@ const (
 	KeyServerNone Code = "key-server-none"
 	ReplayedKI    Code = "replayed-ki"
 
+	OwnSCI          Code = "own-sci"
+	NotConfidential Code = "not-confidential"
+	BadSAK          Code = "bad-sak"
+	BadCAK          Code = "bad-cak"
+
 	SAKInstallFailed Code = "sak-install-failed"
 	SecYDrift        Code = "secy-drift"
 	TrafficMissing   Code = "traffic-missing"
@@ -35,6 +40,8 @@ const (
 	ParentEnslaved   Code = "parent-enslaved"
 	DeviceForeign    Code = "device-foreign"
 	KernelLacking    Code = "kernel-lacking"
+	LinkFailed       Code = "link-failed"
+	TakenDown        Code = "taken-down"
 
 	InventoryInvalid  Code = "inventory-invalid"
 	Exempt            Code = "exempt"
@@ -153,6 +160,26 @@ var table = []Declared{
 		Text: "the key server {peer} distributes key {ki} again, which this end has used before: not installed, for its packet numbers are spent",
 		Next: "restart MKA at the far end so that it takes a new member identifier or key number; report this to its vendor",
 	},
+	{
+		Code: OwnSCI, Severity: Critical, Promise: AlwaysExplained,
+		Text: "MKPDUs with our own SCI arrive on {interface} from {peer}: the link is looped, or two agents run for one end",
+		Next: "look for a loop on {interface} and for a second agent or a cloned address at {peer}",
+	},
+	{
+		Code: NotConfidential, Severity: Critical, Promise: NeverPlain,
+		Text: "the key server {peer} distributes a key without confidentiality, or with an offset that leaves octets in clear: not installed",
+		Next: "set the far end to encrypt with confidentiality offset 0",
+	},
+	{
+		Code: BadSAK, Severity: Critical, Promise: AlwaysExplained,
+		Text: "the key that {peer} distributes cannot be unwrapped: {detail}",
+		Next: "the far end derives its KEK differently although its MKPDUs verify: report this to its vendor with a capture",
+	},
+	{
+		Code: BadCAK, Severity: Critical, Promise: NeverOneKeyHolder, Subject: []string{"ckn"},
+		Text: "the CAK named {ckn} is not used: {detail}",
+		Next: "issue another under a new generation",
+	},
 
 	// Kernel and interfaces.
 	{
@@ -204,6 +231,16 @@ var table = []Declared{
 		Code: KernelLacking, Severity: Critical, Promise: NeverPlain,
 		Text: "the kernel cannot do {feature}: {detail}",
 		Next: "load or install the module (modprobe macsec; cls_matchall, sch_ingress for the fence) or run a kernel that has it",
+	},
+	{
+		Code: LinkFailed, Severity: Critical, Promise: AlwaysExplained,
+		Text: "the link on {interface} could not be set up: {detail}",
+		Next: "the agent tries again every second; correct what the message names",
+	},
+	{
+		Code: TakenDown, Severity: Critical, Promise: NeverPlain,
+		Text: "lever down has removed the device and the fence: plain frames may pass on {interface}",
+		Next: "restart the agent to secure the link again",
 	},
 
 	// Inventory.

@@ -1,0 +1,192 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/lever-link/lever/mka"
+)
+
+// socketName is the control socket in the run directory, of mode 0600: who may
+// open it may rekey and take down.
+const socketName = "agent.sock"
+
+// A verb over the control socket is one line of JSON each way; watch answers
+// with a line at every change until the caller hangs up.
+type command struct {
+	Verb string `json:"verb"` // status, watch, rekey, down
+	Link string `json:"link,omitempty"`
+}
+
+type answer struct {
+	Error  string  `json:"error,omitempty"`
+	Status *Status `json:"status,omitempty"`
+	Text   string  `json:"text,omitempty"`
+}
+
+// request is a command on its way to a link's task.
+type request struct {
+	verb string
+	done chan error
+}
+
+// rekeyPatience bounds how long a rekey may take before the caller hears of
+// it: a rekey under way, its retirement, and this one.
+const rekeyPatience = 20 * time.Second
+
+// serve answers on the control socket until ctx ends.
+func (s *server) serve(ctx context.Context, ready func()) error {
+	path := filepath.Join(s.opts.RunDir, socketName)
+	_ = os.Remove(path) // ours: the lock says that no other agent lives
+	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	if err != nil {
+		return fmt.Errorf("agent: open the control socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = l.Close()
+		return fmt.Errorf("agent: protect the control socket: %w", err)
+	}
+	var conns sync.WaitGroup
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer stop()
+	defer conns.Wait()
+	if ready != nil {
+		ready()
+	}
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("agent: control socket: %w", err)
+		}
+		conns.Go(func() {
+			defer func() { _ = c.Close() }()
+			hangUp := context.AfterFunc(ctx, func() { _ = c.Close() })
+			defer hangUp()
+			s.answer(ctx, c)
+		})
+	}
+}
+
+func (s *server) answer(ctx context.Context, c net.Conn) {
+	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	in := bufio.NewReaderSize(c, 4096)
+	out := json.NewEncoder(c)
+	line, err := in.ReadSlice('\n')
+	if err != nil {
+		return
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	var cmd command
+	if err := json.Unmarshal(line, &cmd); err != nil {
+		_ = out.Encode(answer{Error: "the request is not one line of JSON: " + err.Error()})
+		return
+	}
+	switch cmd.Verb {
+	case "status":
+		st, _ := s.snapshot()
+		_ = out.Encode(answer{Status: &st})
+	case "watch":
+		gone := make(chan struct{})
+		go func() { _, _ = in.ReadByte(); close(gone) }()
+		for {
+			st, changed := s.snapshot()
+			if out.Encode(answer{Status: &st}) != nil {
+				return
+			}
+			select {
+			case <-changed:
+			case <-gone:
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+	case "rekey", "down":
+		if err := s.ask(ctx, cmd); err != nil {
+			_ = out.Encode(answer{Error: err.Error()})
+			return
+		}
+		st, _ := s.snapshot()
+		_ = out.Encode(answer{Status: &st})
+	default:
+		_ = out.Encode(answer{Error: fmt.Sprintf("this agent does not know the verb %q", cmd.Verb)})
+	}
+}
+
+// ask hands a command to the task of its link and waits for the outcome.
+func (s *server) ask(ctx context.Context, cmd command) error {
+	t := s.tasks[cmd.Link]
+	if t == nil {
+		s.mu.Lock()
+		st, known := s.status[cmd.Link]
+		s.mu.Unlock()
+		if known {
+			return fmt.Errorf("link %s is not encrypted here (%s: %s): there is nothing to %s", cmd.Link, st.State, st.Reason, cmd.Verb)
+		}
+		return fmt.Errorf("node %s has no link %q: `lever status` lists those that it has", s.opts.Node, cmd.Link)
+	}
+	ctx, cancel := context.WithTimeout(ctx, rekeyPatience)
+	defer cancel()
+	r := request{verb: cmd.Verb, done: make(chan error, 1)}
+	select {
+	case t.requests <- r:
+	case <-ctx.Done():
+		return errors.New("the link's task does not answer")
+	}
+	select {
+	case err := <-r.done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("link %s: no new SAK came into use within %v: see `lever status`", cmd.Link, rekeyPatience)
+	}
+}
+
+// refuse answers a request for a link that is not set up.
+func (t *task) refuse(r request) {
+	switch {
+	case r.verb == "down" && t.takenDown:
+		r.done <- nil
+	case r.verb == "down":
+		r.done <- t.takeDown()
+		t.publish()
+	case t.takenDown:
+		r.done <- fmt.Errorf("link %s was taken down: restart the agent to secure it again", t.link.ID)
+	default:
+		r.done <- fmt.Errorf("link %s is not set up: see `lever status`", t.link.ID)
+	}
+}
+
+// handle carries out a request on a link that is set up. done ends the session.
+func (t *task) handle(r request) (done bool, err error) {
+	if r.verb == "down" {
+		err := t.takeDown()
+		r.done <- err
+		return err == nil, nil
+	}
+	if err := t.port.CanRekey(); err != nil {
+		r.done <- fmt.Errorf("link %s: %w", t.link.ID, err)
+		return false, nil
+	}
+	t.waiting = append(t.waiting, r.done)
+	t.step(mka.Event{Kind: mka.EventRekey})
+	return false, nil
+}
+
+// wake tells those who wait for a rekey that a new SAK is in use.
+func (t *task) wake() {
+	for _, done := range t.waiting {
+		done <- nil
+	}
+	t.waiting = nil
+}

@@ -1,0 +1,224 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/lever-link/lever/internal/health"
+	"github.com/lever-link/lever/inventory"
+	"github.com/lever-link/lever/macsec"
+	"github.com/lever-link/lever/mka"
+)
+
+// silentAfter is how long a far end may say nothing before that is a fault: a
+// peer that is just starting, or says hello every ten seconds, is none.
+const silentAfter = 12 * time.Second
+
+type fenceError struct{ err error }
+
+func (e *fenceError) Error() string { return "close the fence: " + e.err.Error() }
+func (e *fenceError) Unwrap() error { return e.err }
+
+type enslavedError struct{ name, master string }
+
+func (e *enslavedError) Error() string { return fmt.Sprintf("%s is a port of %s", e.name, e.master) }
+
+// setupCodes are the faults that the end of a session can leave; a session
+// that is set up has none of them.
+var setupCodes = []health.Code{
+	health.ParentMissing, health.ParentEnslaved, health.DeviceForeign, health.FenceMissing,
+	health.KernelLacking, health.LinkFailed,
+}
+
+// explain turns the end of a session into the fault that an operator can act on.
+func (t *task) explain(err error) {
+	if err == nil {
+		t.faults.Replace(setupCodes, nil)
+		return
+	}
+	now, name, device := time.Now(), t.link.Local.Interface, t.link.Local.Secure
+	var f health.Fault
+	switch {
+	case isA[*missingError](err):
+		f = health.Raise(health.ParentMissing, now, "interface", name)
+	case isA[*enslavedError](err):
+		e, _ := errors.AsType[*enslavedError](err)
+		f = health.Raise(health.ParentEnslaved, now, "interface", name, "master", e.master, "device", device)
+	case isA[*foreignError](err):
+		f = health.Raise(health.DeviceForeign, now, "device", device, "interface", name, "detail", err)
+	case errors.Is(err, macsec.ErrUnsupported):
+		f = health.Raise(health.KernelLacking, now, "feature", "MACsec", "detail", err)
+	case isA[*fenceError](err):
+		f = health.Raise(health.FenceMissing, now, "interface", name, "detail", err)
+	default:
+		f = health.Raise(health.LinkFailed, now, "interface", name, "detail", err)
+	}
+	t.faults.Replace(setupCodes, []health.Fault{f})
+}
+
+func isA[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}
+
+// diagnosed are the faults that follow from the Port's state alone.
+var diagnosed = []health.Code{
+	health.ICVMismatch, health.UnknownCKN, health.SuiteMismatch, health.KeyServerNone,
+	health.ReplayedKI, health.SAKInstallFailed, health.PeerSilent, health.OwnSCI,
+	health.NotConfidential, health.BadSAK, health.BadCAK, health.FenceOpen, health.BelowPolicyCipher,
+}
+
+// diagnose says what keeps the link from being secured, as far as MKA can tell.
+func (t *task) diagnose(st *mka.Status, now time.Time) {
+	var found []health.Fault
+	for i := range st.Conditions {
+		found = append(found, t.word(&st.Conditions[i]))
+	}
+	if t.server.policy.Mode != inventory.Enforce {
+		found = append(found, health.Raise(health.FenceOpen, t.began, "interface", t.parent.name))
+	}
+	if t.link.Cipher.Bits() < t.server.policy.Cipher.Bits() {
+		found = append(found, health.Raise(health.BelowPolicyCipher, t.began, "cipher", t.link.Cipher, "policy", t.server.policy.Cipher))
+	}
+	if st.Counters.Received+st.Counters.ICVMismatch+st.Counters.UnknownCKN == 0 &&
+		len(st.Participants) > 0 && now.Sub(t.began) >= silentAfter {
+		found = append(found, health.Raise(health.PeerSilent, t.began, "interface", t.parent.name,
+			"since", t.began.Format(time.TimeOnly), "destination", macString(t.link.MKA.Destination)))
+	}
+	t.faults.Replace(diagnosed, found)
+}
+
+// word puts a condition into the words of its fault.
+func (t *task) word(c *mka.Condition) health.Fault {
+	ckn, source := c.CKN.String(), macString(c.Source)
+	switch c.Kind {
+	case mka.ConditionICVMismatch:
+		return health.Raise(health.ICVMismatch, c.Since, "peer", source, "ckn", ckn, "epoch", t.epochName(c.CKN))
+	case mka.ConditionUnknownCKN:
+		return health.Raise(health.UnknownCKN, c.Since, "peer", source, "ckn", ckn, "detail", t.identify(c.CKN))
+	case mka.ConditionOwnSCI:
+		return health.Raise(health.OwnSCI, c.Since, "peer", source, "interface", t.parent.name)
+	case mka.ConditionNoKeyServer:
+		return health.Raise(health.KeyServerNone, c.Since, "interface", t.parent.name)
+	case mka.ConditionSuiteMismatch:
+		return health.Raise(health.SuiteMismatch, c.Since, "peer", c.SCI, "offered", c.Theirs, "cipher", c.Ours)
+	case mka.ConditionNotConfidential:
+		return health.Raise(health.NotConfidential, c.Since, "peer", c.SCI)
+	case mka.ConditionReplayedKI:
+		return health.Raise(health.ReplayedKI, c.Since, "peer", c.SCI, "ki", c.KI)
+	case mka.ConditionBadSAK:
+		return health.Raise(health.BadSAK, c.Since, "peer", c.SCI, "detail", c.Err)
+	case mka.ConditionInstallFailed:
+		return health.Raise(health.SAKInstallFailed, c.Since, "interface", t.link.Local.Secure, "detail", c.Err)
+	case mka.ConditionBadCAK:
+		return health.Raise(health.BadCAK, c.Since, "ckn", ckn, "detail", c.Err)
+	}
+	return health.Raise(health.LinkFailed, c.Since, "interface", t.parent.name, "detail", c.Kind)
+}
+
+func (t *task) epochName(ckn mka.CKN) string {
+	if e, ok := t.epochs[ckn]; ok && !e.IsZero() {
+		return e.String()
+	}
+	return "static"
+}
+
+// identify says what an unknown CKN is, if it is one of this link's.
+func (t *task) identify(ckn mka.CKN) string {
+	if t.ring == nil {
+		return "the inventory gives this link other CKNs"
+	}
+	e, missing, ok := t.ring.Identify([]byte(ckn))
+	switch {
+	case !ok:
+		return "it is none of this link's epochs near those that this end has"
+	case len(missing) == 0:
+		return fmt.Sprintf("it is epoch %s of this link, which this end has, and does not offer because a newer one is confirmed", e)
+	}
+	sides := make([]string, len(missing))
+	for i, s := range missing {
+		sides[i] = s.String()
+	}
+	return fmt.Sprintf("it is epoch %s of this link, which channel %s has not delivered here", e, strings.Join(sides, " and channel "))
+}
+
+// statusNow is the link's status as of now.
+func (t *task) statusNow(now time.Time) LinkStatus {
+	l := t.link
+	out := LinkStatus{
+		ID: l.ID, Interface: l.Local.Interface, SecureInterface: l.Local.Secure,
+		Verdict: l.Verdict.Kind.String(), Reason: l.Verdict.Reason, State: StateNegotiating,
+		Cipher: t.suite().String(), Rekeys: t.rekeys,
+	}
+	defer func() { out.Faults = t.faults.List() }()
+	if t.port == nil {
+		switch {
+		case t.takenDown:
+			out.State = StateDown
+		case t.failed:
+			out.State = StateFailed
+		}
+		return out
+	}
+	st := t.port.Status()
+	t.explain(nil)
+	t.diagnose(&st, now)
+	out.LocalSCI = t.device.SCI.String()
+	out.CKN = st.CKN.String()
+	if e, ok := t.epochs[st.CKN]; ok && !e.IsZero() {
+		out.Epoch = e.String()
+	}
+	if st.KeyServer != (mka.SCI{}) {
+		out.KeyServer = st.KeyServer.String()
+	}
+	if st.Carrying {
+		out.AN, out.KN = new(st.AN), st.KI.KN
+	}
+	switch {
+	case st.Secured:
+		out.State = StateSecured
+		out.SecuredSince = new(t.securedAt)
+	case len(st.Participants) == 0:
+		out.State = StateWaiting
+	}
+	if !st.Secured {
+		t.securedAt = time.Time{}
+	}
+	if !t.lastRekey.IsZero() {
+		out.LastRekey = new(t.lastRekey)
+	}
+	out.Peers = peersOf(&st)
+	return out
+}
+
+// peersOf lists each peer once, however many CAKs it has.
+func peersOf(st *mka.Status) []PeerStatus {
+	var peers []PeerStatus
+	at := map[mka.SCI]int{}
+	for _, p := range st.Participants {
+		for _, pe := range p.Peers {
+			i, known := at[pe.SCI]
+			if !known {
+				i = len(peers)
+				at[pe.SCI] = i
+				peers = append(peers, PeerStatus{SCI: pe.SCI.String()})
+			}
+			peers[i].Live = peers[i].Live || pe.Live
+		}
+	}
+	return peers
+}
+
+// publish makes the status known if it has changed.
+func (t *task) publish() {
+	st := t.statusNow(time.Now())
+	b, err := json.Marshal(st)
+	if err != nil || string(b) == t.lastStatus {
+		return
+	}
+	t.lastStatus = string(b)
+	t.server.setStatus(st)
+}

@@ -1,0 +1,137 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/lever-link/lever/mka"
+)
+
+// parent is the interface beneath a link, as it is now.
+type parent struct {
+	index   int
+	name    string
+	address mka.MAC
+	up      bool // administratively
+	running bool // and the carrier is there
+	master  int
+}
+
+// findParent looks an interface up in the agent's network namespace.
+func findParent(name string) (parent, error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
+			return parent{}, &missingError{name}
+		}
+		return parent{}, fmt.Errorf("look up interface %s: %w", name, err)
+	}
+	a := l.Attrs()
+	if len(a.HardwareAddr) != len(mka.MAC{}) {
+		return parent{}, fmt.Errorf("interface %s has no Ethernet address: MACsec needs an Ethernet link", name)
+	}
+	return parent{
+		index: a.Index, name: name, address: mka.MAC(a.HardwareAddr),
+		up: a.Flags&net.FlagUp != 0, running: a.RawFlags&unix.IFF_LOWER_UP != 0, master: a.MasterIndex,
+	}, nil
+}
+
+type missingError struct{ name string }
+
+func (e *missingError) Error() string { return fmt.Sprintf("there is no interface %s", e.name) }
+
+func setUp(index int, up bool) error {
+	l := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
+	if up {
+		return netlink.LinkSetUp(l)
+	}
+	return netlink.LinkSetDown(l)
+}
+
+func interfaceName(index int) string {
+	if l, err := netlink.LinkByIndex(index); err == nil {
+		return l.Attrs().Name
+	}
+	return fmt.Sprintf("interface %d", index)
+}
+
+// ensureAddresses adds what of prefixes the device lacks, and removes nothing.
+func ensureAddresses(index int, prefixes []netip.Prefix) error {
+	if len(prefixes) == 0 {
+		return nil
+	}
+	l := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
+	have, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list the addresses of %s: %w", interfaceName(index), err)
+	}
+	var errs []error
+	for _, p := range prefixes {
+		want := &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+		if slices.ContainsFunc(have, func(a netlink.Addr) bool { return a.IPNet.String() == want.String() }) {
+			continue
+		}
+		if err := netlink.AddrAdd(l, &netlink.Addr{IPNet: want}); err != nil && !errors.Is(err, unix.EEXIST) {
+			errs = append(errs, fmt.Errorf("add address %v to %s: %w", p, interfaceName(index), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// linkEvents tells the tasks that some interface has changed. It says no more
+// than that: each looks at its own.
+type linkEvents struct {
+	mu   sync.Mutex
+	subs []chan struct{}
+}
+
+func watchLinks(ctx context.Context, log *slog.Logger) (*linkEvents, error) {
+	e := &linkEvents{}
+	updates := make(chan netlink.LinkUpdate, 64)
+	err := netlink.LinkSubscribeWithOptions(updates, ctx.Done(), netlink.LinkSubscribeOptions{
+		ErrorCallback: func(err error) {
+			if ctx.Err() == nil {
+				// ENOBUFS: events were lost, so everybody looks again.
+				log.Warn("interface events were lost", "error", err)
+				e.signal()
+			}
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("agent: subscribe to interface events: %w", err)
+	}
+	go func() {
+		for range updates {
+			e.signal()
+		}
+	}()
+	return e, nil
+}
+
+func (e *linkEvents) subscribe() <-chan struct{} {
+	c := make(chan struct{}, 1)
+	e.mu.Lock()
+	e.subs = append(e.subs, c)
+	e.mu.Unlock()
+	return c
+}
+
+func (e *linkEvents) signal() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, c := range e.subs {
+		select {
+		case c <- struct{}{}:
+		default: // it has not looked since the last one
+		}
+	}
+}

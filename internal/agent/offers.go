@@ -1,0 +1,72 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/lever-link/lever/internal/health"
+	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/internal/secret"
+	"github.com/lever-link/lever/mka"
+)
+
+func (t *task) identity() keys.Identity {
+	id := keys.Identity{Link: t.link.ID}
+	for _, e := range t.link.Ends {
+		id.Nodes = append(id.Nodes, e.Node)
+	}
+	return id
+}
+
+// apply carries a change of the link's keys over to MKA. What is withdrawn
+// goes first: the Ring has erased its copy already.
+func (t *task) apply(c keys.Change) {
+	t.faults.Replace(keys.FindingCodes(), c.Faults())
+	for _, w := range c.Withdrawn {
+		kind := mka.EventRemoveCAK
+		if w.Reason == keys.Revoked {
+			kind = mka.EventRevokeCAK
+		}
+		ckn := mka.CKN(w.CKN)
+		t.log.Info("CAK withdrawn", "epoch", w.Epoch.String(), "ckn", ckn.String(), "reason", w.Reason.String())
+		delete(t.epochs, ckn)
+		t.step(mka.Event{Kind: kind, CKN: ckn})
+	}
+	for _, o := range c.Offers {
+		ckn := mka.CKN(o.CKN)
+		if _, known := t.epochs[ckn]; known {
+			continue
+		}
+		t.epochs[ckn] = o.Epoch
+		t.log.Info("CAK offered", "epoch", o.Epoch.String(), "ckn", ckn.String())
+		t.step(mka.Event{Kind: mka.EventAddCAK, CKN: ckn, Rank: rank(o.Epoch), CAK: secret.Clone(o.Key.Bytes())})
+	}
+}
+
+// rank orders CAKs as epochs are ordered, for numbers up to 2^44 and
+// generations up to 2^20.
+func rank(e keys.Epoch) uint64 {
+	return min(e.Number, 1<<44-1)<<20 | min(uint64(e.Generation), 1<<20-1)
+}
+
+// offerPSKs offers the static keys of a link whose far end is not ours. Of
+// several that work the last of the list is used.
+func (t *task) offerPSKs() {
+	for i, psk := range t.link.PSK {
+		c, err := keys.LoadPSK(psk.CKN, psk.CAKFile)
+		if err != nil {
+			t.faults.Raise(health.Raise(health.KeyFileUnreadable, time.Now(), "file", psk.CAKFile, "detail", err))
+			t.log.Error("static CAK refused", "file", psk.CAKFile, "error", err)
+			continue
+		}
+		ckn := mka.CKN(c.CKN)
+		t.epochs[ckn] = keys.Epoch{}
+		t.step(mka.Event{Kind: mka.EventAddCAK, CKN: ckn, Rank: uint64(i) + 1, CAK: c.Key})
+	}
+}
+
+// retryState writes the state again that could not be written.
+func (t *task) retryState() {
+	if t.ring != nil && t.faults.Has(health.StateUnwritable) {
+		t.apply(t.ring.Retry(time.Now()))
+	}
+}

@@ -1,0 +1,97 @@
+package agent
+
+import (
+	"errors"
+
+	"github.com/lever-link/lever/internal/secret"
+	"github.com/lever-link/lever/macsec"
+	"github.com/lever-link/lever/mka"
+)
+
+// secy carries the operations of a Port out on one MACsec device.
+type secy struct {
+	kernel macsec.Kernel
+	index  int
+}
+
+func suiteOf(s mka.CipherSuite) macsec.CipherSuite { return macsec.CipherSuite(s) }
+
+func (y *secy) do(op mka.Op) error {
+	sci, an := macsec.SCI(op.SCI), macsec.AN(op.AN)
+	switch op.Kind {
+	case mka.OpAddReceiveSC:
+		if err := y.kernel.AddRxSC(y.index, sci, true); err != nil && !errors.Is(err, macsec.ErrExist) {
+			return err
+		}
+		return y.kernel.UpdateRxSC(y.index, sci, true)
+	case mka.OpDeleteReceiveSC:
+		return gone(y.kernel.DeleteRxSC(y.index, sci))
+	case mka.OpAddReceiveSA:
+		return y.kernel.AddRxSA(y.index, sci, y.sa(op, true))
+	case mka.OpDeleteReceiveSA:
+		if err := y.kernel.UpdateRxSA(y.index, sci, an, macsec.SAUpdate{Active: new(false)}); err != nil {
+			return gone(err)
+		}
+		return gone(y.kernel.DeleteRxSA(y.index, sci, an))
+	case mka.OpAddTransmitSA:
+		return y.kernel.AddTxSA(y.index, y.sa(op, false))
+	case mka.OpEnableTransmitSA:
+		if err := y.kernel.UpdateTxSA(y.index, an, macsec.SAUpdate{Active: new(true)}); err != nil {
+			return err
+		}
+		return y.kernel.UpdateDevice(y.index, macsec.DeviceUpdate{EncodingAN: &an})
+	case mka.OpDeleteTransmitSA:
+		if err := y.kernel.UpdateTxSA(y.index, an, macsec.SAUpdate{Active: new(false)}); err != nil {
+			return gone(err)
+		}
+		return gone(y.kernel.DeleteTxSA(y.index, an))
+	}
+	return errors.New("unknown operation " + op.Kind.String())
+}
+
+func (y *secy) sa(op mka.Op, active bool) macsec.SA {
+	return macsec.SA{
+		AN: macsec.AN(op.AN), Active: active, NextPN: 1, KeyID: macsec.KeyID(op.KI.Bytes()),
+		Key: secret.Key(op.SAK), SSCI: macsec.SSCI(op.SSCI), Salt: macsec.Salt(op.Salt),
+	}
+}
+
+// gone makes the absence of what should be deleted a success.
+func gone(err error) error {
+	if errors.Is(err, macsec.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// adopt describes the SAs that are in the device for a Port to go on with,
+// grouped by KI. One whose key identifier is none of MKA's is of no use to it.
+func adopt(y *macsec.SecY) []mka.AdoptedKey {
+	var found []mka.AdoptedKey
+	at := func(sa *macsec.SA) *mka.AdoptedKey {
+		ki := mka.KIFromBytes(sa.KeyID)
+		for i := range found {
+			if found[i].KI == ki && found[i].AN == mka.AN(sa.AN) {
+				return &found[i]
+			}
+		}
+		found = append(found, mka.AdoptedKey{KI: ki, AN: mka.AN(sa.AN), Suite: mka.CipherSuite(y.CipherSuite)})
+		return &found[len(found)-1]
+	}
+	for i := range y.TxSC.SAs {
+		sa := &y.TxSC.SAs[i]
+		k := at(sa)
+		k.Transmit, k.NextPN = true, sa.NextPN
+		k.Encoding = sa.Active && sa.AN == y.EncodingAN
+	}
+	for i := range y.RxSCs {
+		sc := &y.RxSCs[i]
+		for j := range sc.SAs {
+			if sa := &sc.SAs[j]; sa.Active {
+				k := at(sa)
+				k.Receive = append(k.Receive, mka.SCI(sc.SCI))
+			}
+		}
+	}
+	return found
+}

@@ -1,0 +1,470 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lever-link/lever/internal/fence"
+	"github.com/lever-link/lever/internal/health"
+	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/internal/pae"
+	"github.com/lever-link/lever/inventory"
+	"github.com/lever-link/lever/macsec"
+	"github.com/lever-link/lever/mka"
+)
+
+// retryDelay is the pause before a link that could not be set up is tried
+// again; an interface event ends it at once.
+const retryDelay = time.Second
+
+// task keeps one link encrypted. Everything but its channels belongs to the
+// goroutine that runs it.
+type task struct {
+	server   *server
+	log      *slog.Logger
+	link     inventory.NodeLink
+	channels [2]keys.Channel
+	store    *keys.Store
+	events   <-chan struct{}
+	requests chan request
+
+	// The state of the current session; zero between sessions.
+	parent   parent
+	device   *macsec.Device
+	secy     secy
+	conn     *pae.Conn
+	port     *mka.Port
+	file     linkFile
+	ring     *keys.Ring
+	epochs   map[mka.CKN]keys.Epoch
+	deadline time.Time
+	began    time.Time
+
+	faults     health.Set
+	failed     bool // the last session could not be set up
+	takenDown  bool
+	everUp     bool // the device was set up: it has carried, or carries, traffic
+	heardFrom  map[mka.SCI]time.Time
+	ki         mka.KI // secured with
+	securedAt  time.Time
+	lastRekey  time.Time
+	rekeys     uint64
+	waiting    []chan error // callers of rekey, until a new SAK is in use
+	lastStatus string
+}
+
+func newTask(s *server, l inventory.NodeLink, channels [2]keys.Channel, store *keys.Store) *task {
+	return &task{
+		server: s, log: s.log.With("link", l.ID), link: l, channels: channels, store: store,
+		events: s.links.subscribe(), requests: make(chan request), heardFrom: map[mka.SCI]time.Time{},
+	}
+}
+
+// run keeps the link up until ctx ends: a session that cannot start or that
+// loses its interface is followed by another.
+func (t *task) run(ctx context.Context) error {
+	for {
+		err := t.session(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		t.failed = !t.takenDown
+		t.explain(err)
+		t.publish()
+		if err != nil {
+			t.log.Warn("link is not set up", "error", err)
+		}
+		if !t.pause(ctx) {
+			return nil
+		}
+	}
+}
+
+// pause waits until another session may help, and answers requests meanwhile.
+func (t *task) pause(ctx context.Context) bool {
+	retry := time.NewTimer(retryDelay)
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case r := <-t.requests:
+			t.refuse(r)
+		case <-t.events:
+			if !t.takenDown {
+				return true
+			}
+		case <-retry.C:
+			if !t.takenDown {
+				return true
+			}
+		}
+	}
+}
+
+// session sets the link up and drives it until ctx ends or something under it
+// is gone. The order is what keeps it from leaking: fence, device, keys,
+// traffic.
+func (t *task) session(ctx context.Context) error {
+	if err := t.setUpLink(); err != nil {
+		t.tearSession()
+		return err
+	}
+	defer t.tearSession()
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	frames := make(chan []byte, 64)
+	broken := make(chan error, 1)
+	go t.read(ctx, frames, broken)
+	defer func() { _ = t.conn.Close() }() // ends read
+
+	deliveries := make(chan keys.Delivery, 2)
+	if t.link.External {
+		t.offerPSKs()
+	} else {
+		ring, err := keys.OpenRing(t.identity(), t.store)
+		if err != nil {
+			return err
+		}
+		t.ring = ring
+		defer ring.Close()
+		go func() {
+			if err := keys.Watch(ctx, t.link.ID, t.channels[keys.A], t.channels[keys.B], deliveries); err != nil {
+				select {
+				case broken <- err:
+				default:
+				}
+			}
+		}()
+	}
+	t.failed = false
+	t.publish()
+
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	sample := time.NewTicker(mka.DefaultHello)
+	defer sample.Stop()
+	for {
+		if t.deadline.IsZero() {
+			timer.Reset(time.Hour)
+		} else {
+			timer.Reset(time.Until(t.deadline))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case f := <-frames:
+			t.step(mka.Event{Kind: mka.EventFrame, Frame: f})
+		case <-timer.C:
+			t.step(mka.Event{Kind: mka.EventTick})
+		case d := <-deliveries:
+			t.apply(t.ring.Update(d.Side, d.Snapshot, time.Now()))
+		case r := <-t.requests:
+			if done, err := t.handle(r); done {
+				return err
+			}
+		case <-t.events:
+			if err := t.look(); err != nil {
+				return err
+			}
+		case <-sample.C:
+			if err := t.sample(); err != nil {
+				return err
+			}
+		case err := <-broken:
+			return err
+		}
+		t.publish()
+	}
+}
+
+// setUpLink brings the link to where keys can make it carry traffic.
+func (t *task) setUpLink() error {
+	p, err := findParent(t.link.Local.Interface)
+	if err != nil {
+		return err
+	}
+	t.parent, t.began = p, time.Now()
+	if t.server.policy.Mode == inventory.Enforce {
+		if err := fence.Close(p.index, t.fenceOptions()); err != nil {
+			return &fenceError{err}
+		}
+	}
+	if p.master != 0 {
+		return &enslavedError{p.name, interfaceName(p.master)}
+	}
+	suite := t.suite()
+	dev, repaired, err := ensureDevice(t.server.kernel, p, t.link.Local.Secure, suiteOf(suite))
+	if err != nil {
+		return err
+	}
+	for _, what := range repaired {
+		t.log.Warn("device was not as it must be: put right", "device", dev.Name, "was", what)
+	}
+	t.device, t.secy = dev, secy{t.server.kernel, dev.Index}
+	t.everUp = dev.Up
+	if err := ensureAddresses(dev.Index, t.link.Local.Addresses); err != nil {
+		return err
+	}
+	if !p.up {
+		if err := setUp(p.index, true); err != nil {
+			return fmt.Errorf("set %s up: %w", p.name, err)
+		}
+	}
+	t.conn, err = pae.Open(p.index, pae.Options{EtherType: t.link.MKA.EtherType, Groups: [][6]byte{t.link.MKA.Destination}})
+	if err != nil {
+		return fmt.Errorf("listen for MKA on %s: %w", p.name, err)
+	}
+	return t.makePort(suite)
+}
+
+// makePort makes the link's Port from what the kernel and the run directory
+// still know.
+func (t *task) makePort(suite mka.CipherSuite) error {
+	state, err := t.server.kernel.SecY(t.device.Index)
+	if err != nil {
+		return err
+	}
+	old, err := readLinkFile(t.server.opts.RunDir, t.link.ID)
+	if err != nil {
+		t.log.Warn("negotiating afresh", "error", err)
+	}
+	t.file = linkFile{Link: t.link.ID, Interface: t.parent.name, Secure: t.device.Name}
+	if old != nil {
+		t.file.MKA = old.MKA
+	}
+	if err := t.file.write(t.server.opts.RunDir); err != nil {
+		t.faults.Raise(health.Raise(health.RunDirUnwritable, t.began, "detail", err))
+	}
+	adopted := adopt(state)
+	t.port, err = mka.NewPort(mka.Config{
+		SCI: mka.SCI(t.device.SCI), Address: t.parent.address,
+		Destination: t.link.MKA.Destination, EtherType: t.link.MKA.EtherType,
+		Priority: t.link.MKA.Priority, Suite: suite,
+		Hello: t.link.MKA.Hello, Life: t.link.MKA.Life, SAKRekey: t.server.policy.SAKRekey,
+		External: t.link.External, Rand: rand.Reader, Resume: t.file.MKA, Adopted: adopted,
+	})
+	if err != nil {
+		return err
+	}
+	for _, k := range adopted {
+		if k.Encoding {
+			t.ki = k.KI
+		}
+	}
+	t.epochs = map[mka.CKN]keys.Epoch{}
+	t.log.Info("link is set up", "interface", t.parent.name, "device", t.device.Name,
+		"sci", t.device.SCI.String(), "cipher", suite.String(), "adopted_saks", len(adopted))
+	return nil
+}
+
+// tearSession forgets a session. What is in the kernel stays.
+func (t *task) tearSession() {
+	if t.conn != nil {
+		_ = t.conn.Close()
+	}
+	for ckn := range t.epochs {
+		delete(t.epochs, ckn)
+	}
+	if t.port != nil {
+		t.port.Erase()
+	}
+	for _, done := range t.waiting {
+		done <- errors.New("the link was lost")
+	}
+	t.waiting = nil
+	t.conn, t.port, t.ring, t.device, t.deadline = nil, nil, nil, nil, time.Time{}
+}
+
+// read passes MKPDUs to the task.
+func (t *task) read(ctx context.Context, frames chan<- []byte, broken chan<- error) {
+	conn := t.conn
+	buf := make([]byte, 2048)
+	for {
+		n, err := conn.ReadFrame(buf)
+		if ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, unix.ENETDOWN) {
+			continue // said once by the kernel when the interface goes down
+		}
+		if err != nil {
+			select {
+			case broken <- fmt.Errorf("receive MKPDUs on %s: %w", t.link.Local.Interface, err):
+			default:
+			}
+			return
+		}
+		select {
+		case frames <- append([]byte(nil), buf[:n]...):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// step gives the Port one event and does what it asks for, and what comes of
+// that, until nothing is left to do.
+func (t *task) step(ev mka.Event) {
+	var ops []mka.Op
+	for {
+		out := t.port.Step(time.Now(), ev)
+		ops = append(ops, out.Ops...)
+		t.deadline = out.Deadline
+		if out.Persist != nil {
+			t.persist(out.Persist)
+		}
+		for _, f := range out.Frames {
+			if err := t.conn.WriteFrame(f); err != nil && !errors.Is(err, unix.ENETDOWN) {
+				t.log.Warn("MKPDU not sent", "interface", t.parent.name, "error", err)
+			}
+		}
+		for _, n := range out.Notices {
+			t.notice(n)
+		}
+		if len(ops) == 0 {
+			return
+		}
+		op := ops[0]
+		ops = ops[1:]
+		err := t.secy.do(op)
+		if err != nil {
+			t.log.Warn("SecY operation failed", "operation", op.Kind.String(), "an", op.AN, "ki", op.KI.String(), "error", err)
+		}
+		ev = mka.Event{Kind: mka.EventOpDone, OpID: op.ID, Err: err}
+	}
+}
+
+// persist stores what a restart resumes from. If that fails the old record
+// must go: its ceilings no longer hold.
+func (t *task) persist(r *mka.Record) {
+	t.file.MKA = r
+	if err := t.file.write(t.server.opts.RunDir); err != nil {
+		t.faults.Raise(health.Raise(health.RunDirUnwritable, time.Now(), "detail", err))
+		if err := removeLinkFile(t.server.opts.RunDir, t.link.ID); err != nil {
+			t.log.Error("a stale record could not be removed", "error", err)
+		}
+		return
+	}
+	t.faults.Clear(health.RunDirUnwritable)
+}
+
+// notice acts on a change that the Port reports, and logs it.
+func (t *task) notice(n mka.Notice) {
+	t.log.Info(n.Kind.String(), "ckn", n.CKN.String(), "epoch", t.epochs[n.CKN].String(), "sci", n.SCI.String(), "ki", n.KI.String(), "an", n.AN)
+	now := time.Now()
+	switch n.Kind {
+	case mka.NoticeSecured:
+		if t.securedAt.IsZero() {
+			t.securedAt = now
+		}
+		if n.KI != t.ki {
+			if t.ki != (mka.KI{}) {
+				t.rekeys++
+				t.lastRekey = now
+			}
+			t.ki = n.KI
+			t.wake()
+		}
+		t.carry()
+	case mka.NoticeInUse:
+		if e, ok := t.epochs[n.CKN]; ok && !e.IsZero() {
+			t.apply(t.ring.Confirm(e, now))
+		}
+	case mka.NoticePeerLive:
+		t.heardFrom[n.SCI] = now
+		t.faults.Clear(health.PeerLost)
+	case mka.NoticePeerLost:
+		t.faults.Raise(health.Raise(health.PeerLost, now, "peer", n.SCI, "interface", t.parent.name, "since", now.Add(-t.link.MKA.Life).Format(time.TimeOnly)))
+	case mka.NoticeKeyServer, mka.NoticeSAK, mka.NoticeRetired, mka.NoticeClosed:
+	}
+}
+
+// carry sets the device up: traffic comes last.
+func (t *task) carry() {
+	if t.everUp {
+		return
+	}
+	if err := t.server.kernel.UpdateDevice(t.device.Index, macsec.DeviceUpdate{Up: new(true)}); err != nil {
+		t.log.Error("device could not be set up", "device", t.device.Name, "error", err)
+		return
+	}
+	t.everUp = true
+	if err := ensureAddresses(t.device.Index, t.link.Local.Addresses); err != nil {
+		t.log.Error("addresses", "error", err)
+	}
+}
+
+// look compares the interfaces with what the session was made for.
+func (t *task) look() error {
+	p, err := findParent(t.link.Local.Interface)
+	if err != nil {
+		return err
+	}
+	if p.index != t.parent.index {
+		return fmt.Errorf("interface %s was replaced", p.name)
+	}
+	if p.master != 0 {
+		return &enslavedError{p.name, interfaceName(p.master)}
+	}
+	if _, err := t.server.kernel.Device(t.device.Name); errors.Is(err, macsec.ErrNotExist) {
+		return fmt.Errorf("device %s is gone: it is made anew", t.device.Name)
+	}
+	if p.running {
+		t.faults.Clear(health.ParentDown)
+		if !t.parent.running {
+			t.step(mka.Event{Kind: mka.EventLinkUp})
+		}
+	} else {
+		detail := "no carrier"
+		if !p.up {
+			detail = "set down by an administrator"
+		}
+		t.faults.Raise(health.Raise(health.ParentDown, time.Now(), "interface", p.name, "detail", detail))
+	}
+	t.parent = p
+	return nil
+}
+
+// sample reports the transmit packet numbers to the Port.
+func (t *task) sample() error {
+	state, err := t.server.kernel.SecY(t.device.Index)
+	if errors.Is(err, macsec.ErrNotExist) {
+		return fmt.Errorf("device %s is gone: it is made anew", t.device.Name)
+	}
+	if err != nil {
+		t.log.Warn("device could not be read", "device", t.device.Name, "error", err)
+		return nil
+	}
+	for i := range state.TxSC.SAs {
+		sa := &state.TxSC.SAs[i]
+		t.step(mka.Event{Kind: mka.EventPN, KI: mka.KIFromBytes(sa.KeyID), NextPN: sa.NextPN})
+	}
+	t.retryState()
+	return nil
+}
+
+func (t *task) suite() mka.CipherSuite {
+	switch t.link.Cipher {
+	case inventory.GCMAES128:
+		return mka.GCMAES128
+	case inventory.GCMAES256:
+		return mka.GCMAES256
+	case inventory.GCMAESXPN128:
+		return mka.GCMAESXPN128
+	case inventory.GCMAESXPN256:
+	}
+	return mka.GCMAESXPN256
+}
+
+func (t *task) fenceOptions() fence.Options { return fence.Options{EtherType: t.link.MKA.EtherType} }
+
+func macString(m mka.MAC) string { return net.HardwareAddr(m[:]).String() }
