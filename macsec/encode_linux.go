@@ -45,12 +45,12 @@ func encodeConfig(ae *netlink.AttributeEncoder, cfg DeviceConfig) {
 	ae.Uint64(unix.IFLA_MACSEC_CIPHER_SUITE, uint64(suite))
 	ae.Uint32(unix.IFLA_MACSEC_WINDOW, cfg.ReplayWindow)
 	ae.Uint8(unix.IFLA_MACSEC_ENCODING_SA, uint8(cfg.EncodingAN))
-	ae.Uint8(unix.IFLA_MACSEC_ENCRYPT, flag(cfg.Encrypt))
-	ae.Uint8(unix.IFLA_MACSEC_PROTECT, flag(cfg.Protect))
-	ae.Uint8(unix.IFLA_MACSEC_INC_SCI, flag(cfg.IncludeSCI))
-	ae.Uint8(unix.IFLA_MACSEC_ES, flag(cfg.EndStation))
-	ae.Uint8(unix.IFLA_MACSEC_SCB, flag(cfg.SCB))
-	ae.Uint8(unix.IFLA_MACSEC_REPLAY_PROTECT, flag(cfg.ReplayProtect))
+	ae.Uint8(unix.IFLA_MACSEC_ENCRYPT, octet(cfg.Encrypt))
+	ae.Uint8(unix.IFLA_MACSEC_PROTECT, octet(cfg.Protect))
+	ae.Uint8(unix.IFLA_MACSEC_INC_SCI, octet(cfg.IncludeSCI))
+	ae.Uint8(unix.IFLA_MACSEC_ES, octet(cfg.EndStation))
+	ae.Uint8(unix.IFLA_MACSEC_SCB, octet(cfg.SCB))
+	ae.Uint8(unix.IFLA_MACSEC_REPLAY_PROTECT, octet(cfg.ReplayProtect))
 	ae.Uint8(unix.IFLA_MACSEC_VALIDATION, uint8(cfg.Validate))
 	if cfg.Offload != Off {
 		ae.Uint8(unix.IFLA_MACSEC_OFFLOAD, uint8(cfg.Offload))
@@ -70,7 +70,7 @@ func encodeUpdate(ae *netlink.AttributeEncoder, u DeviceUpdate) {
 		{unix.IFLA_MACSEC_REPLAY_PROTECT, u.ReplayProtect},
 	} {
 		if f.v != nil {
-			ae.Uint8(f.typ, flag(*f.v))
+			ae.Uint8(f.typ, octet(*f.v))
 		}
 	}
 	if u.Validate != nil {
@@ -88,7 +88,7 @@ func encodeRxSC(ae *netlink.AttributeEncoder, sci SCI, active *bool) {
 	ae.Nested(attrRxSCConfig, func(nae *netlink.AttributeEncoder) error {
 		nae.Bytes(rxscAttrSCI, sci[:])
 		if active != nil {
-			nae.Uint8(rxscAttrActive, flag(*active))
+			nae.Uint8(rxscAttrActive, octet(*active))
 		}
 		return nil
 	})
@@ -104,7 +104,7 @@ func encodeAN(ae *netlink.AttributeEncoder, an AN) {
 func encodeSA(ae *netlink.AttributeEncoder, suite CipherSuite, sa SA) error {
 	nae := netlink.NewAttributeEncoder()
 	nae.Uint8(saAttrAN, uint8(sa.AN))
-	nae.Uint8(saAttrActive, flag(sa.Active))
+	nae.Uint8(saAttrActive, octet(sa.Active))
 	nae.Bytes(saAttrKeyID, sa.KeyID[:])
 	nae.Bytes(saAttrKey, sa.Key.Bytes())
 	if suite.XPN() {
@@ -123,7 +123,7 @@ func encodeSAUpdate(ae *netlink.AttributeEncoder, suite CipherSuite, an AN, u SA
 	nae := netlink.NewAttributeEncoder()
 	nae.Uint8(saAttrAN, uint8(an))
 	if u.Active != nil {
-		nae.Uint8(saAttrActive, flag(*u.Active))
+		nae.Uint8(saAttrActive, octet(*u.Active))
 	}
 	return encodeSAConfig(ae, nae, suite, u.NextPN)
 }
@@ -147,7 +147,7 @@ func encodeSAConfig(ae, nae *netlink.AttributeEncoder, suite CipherSuite, pn *ui
 	return nil
 }
 
-func flag(b bool) uint8 {
+func octet(b bool) uint8 {
 	if b {
 		return 1
 	}
