@@ -243,8 +243,8 @@ func (p *Port) keyLateMembers(k *dataKey) {
 // eraseIfComplete erases the SAK once the kernel has it for every member: the
 // repetitions of Distributed SAK need its wrapped form only.
 func (p *Port) eraseIfComplete(k *dataKey) {
-	if p.cp.state < cpReceiving || len(p.out.Ops) > 0 {
-		return
+	if p.cp.state < cpReceiving || p.doneOp != p.nextOp {
+		return // an operation that carries the SAK may be under way
 	}
 	if !slices.ContainsFunc(k.members, func(m member) bool { return !m.keyed }) {
 		k.sak.Erase()
@@ -261,6 +261,7 @@ func (p *Port) startTransmit(l *dataKey) {
 // waits for matter: deletions are best effort, and what they leave behind is
 // found by comparing the SecY with what it should be.
 func (p *Port) opDone(id uint64, err error) {
+	p.doneOp = id
 	l := p.cp.latest
 	if l == nil || id < l.firstOp || id > l.lastOp {
 		return

@@ -82,7 +82,8 @@ type Port struct {
 	securedKI    KI       // what NoticeSecured last said
 	persistDirty bool
 
-	nextOp  uint64
+	nextOp  uint64 // the last one asked for
+	doneOp  uint64 // the last one reported done
 	rx      MKPDU // decoding scratch
 	tx      MKPDU // encoding scratch
 	out     Output

@@ -214,7 +214,8 @@ func peersOf(st *mka.Status) []PeerStatus {
 
 // publish makes the status known if it has changed.
 func (t *task) publish() {
-	st := t.statusNow(time.Now())
+	t.news, t.published = false, time.Now()
+	st := t.statusNow(t.published)
 	b, err := json.Marshal(st)
 	if err != nil || string(b) == t.lastStatus {
 		return

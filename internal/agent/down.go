@@ -36,14 +36,12 @@ func (t *task) takeDown() error {
 	return removeLinkFile(t.server.opts.RunDir, t.link.ID)
 }
 
-// removeLink undoes a link in the kernel. What is missing is no error.
+// removeLink undoes a link in the kernel. A device that is not there is no
+// error; an interface that is not may be one in another network namespace.
 func removeLink(k macsec.Kernel, f *linkFile) error {
 	p, err := findParent(f.Interface)
-	if isA[*missingError](err) {
-		return nil // and its device and fence with it
-	}
 	if err != nil {
-		return err
+		return fmt.Errorf("take link %s down: nothing removed: %w", f.Link, err)
 	}
 	dev, err := k.Device(f.Secure)
 	switch {

@@ -18,6 +18,9 @@ func suiteOf(s mka.CipherSuite) macsec.CipherSuite { return macsec.CipherSuite(s
 
 func (y *secy) do(op mka.Op) error {
 	sci, an := macsec.SCI(op.SCI), macsec.AN(op.AN)
+	if (op.Kind == mka.OpAddReceiveSA || op.Kind == mka.OpAddTransmitSA) && op.SAK.IsZero() {
+		return errors.New("the SAK was erased before it was installed") // never a key of zeros
+	}
 	switch op.Kind {
 	case mka.OpAddReceiveSC:
 		if err := y.kernel.AddRxSC(y.index, sci, true); err != nil && !errors.Is(err, macsec.ErrExist) {

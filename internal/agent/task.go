@@ -24,6 +24,10 @@ import (
 // again; an interface event ends it at once.
 const retryDelay = time.Second
 
+// publishEvery is how soon the status shows what frames changed quietly, such
+// as a counter or a fault's age; a change of state shows at once.
+const publishEvery = 500 * time.Millisecond
+
 // task keeps one link encrypted. Everything but its channels belongs to the
 // goroutine that runs it.
 type task struct {
@@ -46,6 +50,8 @@ type task struct {
 	epochs   map[mka.CKN]keys.Epoch
 	deadline time.Time
 	began    time.Time
+	queue    []mka.Event
+	ops      []mka.Op
 
 	faults     health.Set
 	failed     bool // the last session could not be set up
@@ -57,6 +63,8 @@ type task struct {
 	lastRekey  time.Time
 	rekeys     uint64
 	waiting    []chan error // callers of rekey, until a new SAK is in use
+	news       bool // something happened that the status must show at once
+	published  time.Time
 	lastStatus string
 }
 
@@ -163,6 +171,9 @@ func (t *task) session(ctx context.Context) error {
 			return ctx.Err()
 		case f := <-frames:
 			t.step(mka.Event{Kind: mka.EventFrame, Frame: f})
+			if !t.news && time.Since(t.published) < publishEvery {
+				continue // a flood must not cost more than its decoding
+			}
 		case <-timer.C:
 			t.step(mka.Event{Kind: mka.EventTick})
 		case d := <-deliveries:
@@ -194,9 +205,12 @@ func (t *task) setUpLink() error {
 	}
 	t.parent, t.began = p, time.Now()
 	if t.server.policy.Mode == inventory.Enforce {
-		if err := fence.Close(p.index, t.fenceOptions()); err != nil {
-			return &fenceError{err}
-		}
+		err = fence.Close(p.index, t.fenceOptions())
+	} else {
+		err = fence.Open(p.index)
+	}
+	if err != nil {
+		return &fenceError{err}
 	}
 	if p.master != 0 {
 		return &enslavedError{p.name, interfaceName(p.master)}
@@ -282,6 +296,7 @@ func (t *task) tearSession() {
 	}
 	t.waiting = nil
 	t.conn, t.port, t.ring, t.device, t.deadline = nil, nil, nil, nil, time.Time{}
+	t.queue, t.ops = nil, nil
 }
 
 // read passes MKPDUs to the task.
@@ -311,35 +326,47 @@ func (t *task) read(ctx context.Context, frames chan<- []byte, broken chan<- err
 	}
 }
 
-// step gives the Port one event and does what it asks for, and what comes of
-// that, until nothing is left to do.
+// step gives the Port an event and does what it asks for, and what comes of
+// that, until nothing is left to do. Called from within, it queues the event:
+// an Output is valid until the next Step only.
 func (t *task) step(ev mka.Event) {
-	var ops []mka.Op
-	for {
-		out := t.port.Step(time.Now(), ev)
-		ops = append(ops, out.Ops...)
-		t.deadline = out.Deadline
-		if out.Persist != nil {
-			t.persist(out.Persist)
-		}
-		for _, f := range out.Frames {
-			if err := t.conn.WriteFrame(f); err != nil && !errors.Is(err, unix.ENETDOWN) {
-				t.log.Warn("MKPDU not sent", "interface", t.parent.name, "error", err)
+	t.queue = append(t.queue, ev)
+	if len(t.queue) > 1 || len(t.ops) > 0 {
+		return // whoever is at work comes to it
+	}
+	for len(t.queue) > 0 || len(t.ops) > 0 {
+		if len(t.ops) > 0 {
+			op := t.ops[0]
+			err := t.secy.do(op)
+			if err != nil {
+				t.log.Warn("SecY operation failed", "operation", op.Kind.String(), "an", op.AN, "ki", op.KI.String(), "error", err)
 			}
+			t.obey(mka.Event{Kind: mka.EventOpDone, OpID: op.ID, Err: err})
+			t.ops = t.ops[1:]
+			continue
 		}
-		for _, n := range out.Notices {
-			t.notice(n)
+		t.obey(t.queue[0])
+		t.queue = t.queue[1:]
+	}
+	t.queue, t.ops = t.queue[:0], t.ops[:0]
+}
+
+// obey makes one Step and does of its Output all but the operations.
+func (t *task) obey(ev mka.Event) {
+	out := t.port.Step(time.Now(), ev)
+	t.deadline = out.Deadline
+	if out.Persist != nil {
+		t.persist(out.Persist)
+	}
+	for _, f := range out.Frames {
+		if err := t.conn.WriteFrame(f); err != nil && !errors.Is(err, unix.ENETDOWN) {
+			t.log.Warn("MKPDU not sent", "interface", t.parent.name, "error", err)
 		}
-		if len(ops) == 0 {
-			return
-		}
-		op := ops[0]
-		ops = ops[1:]
-		err := t.secy.do(op)
-		if err != nil {
-			t.log.Warn("SecY operation failed", "operation", op.Kind.String(), "an", op.AN, "ki", op.KI.String(), "error", err)
-		}
-		ev = mka.Event{Kind: mka.EventOpDone, OpID: op.ID, Err: err}
+	}
+	t.ops = append(t.ops, out.Ops...)
+	for _, n := range out.Notices {
+		t.notice(n)
+		t.news = true
 	}
 }
 
