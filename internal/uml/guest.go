@@ -131,7 +131,12 @@ func mounts(p plan) error {
 			return err
 		}
 	}
-	needed := []string{p.WorkDir, p.Dir}
+	needed := []string{p.WorkDir, p.Dir, p.Kernel.Modules}
+	for _, kv := range p.Env {
+		if path, ok := strings.CutPrefix(kv, "PATH="); ok {
+			needed = append(needed, filepath.SplitList(path)...)
+		}
+	}
 	for _, arg := range p.Args {
 		if _, value, ok := strings.Cut(arg, "="); ok {
 			needed = append(needed, value) // -flag=path

@@ -7,7 +7,8 @@
 // read and coverage and profiles are written where the go tool expects them.
 // It has /tmp and /run of its own; of the host's it sees there what its
 // directory, its own path and its arguments name. Signals go to the program, and its exit
-// status is ours; 125 means that it could not be run.
+// status is ours; 125 means that it could not be run. With -find alone it names
+// the kernel that it would use, or says what to install.
 //
 // What belongs here: the translation between the go tool and package uml.
 // Everything else is in there.
@@ -28,8 +29,17 @@ import (
 func main() {
 	uml.Init()
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: umlexec program [argument…]")
+		fmt.Fprintln(os.Stderr, "usage: umlexec program [argument…] | -find")
 		os.Exit(125)
+	}
+	if os.Args[1] == "-find" {
+		kernel, err := uml.Find()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "umlexec:", err)
+			os.Exit(125)
+		}
+		fmt.Println("kernel with MACsec:", kernel)
+		return
 	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)

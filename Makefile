@@ -1,0 +1,69 @@
+# make demo    two routers, one untrusted link, on this machine
+# make test    vet, all tests with the race detector, and the kernel tests
+# make lint    golangci-lint, pinned; installed into the cache directory once
+# make fuzz    every fuzzer for FUZZTIME (30s) each
+# make bench   all benchmarks
+#
+# Nothing has to be prepared. What is missing (a kernel with MACsec, tshark) is
+# installed with apt-get if we are root, and otherwise unpacked into
+# ~/.cache/lever; .ci/packages does both and says so.
+
+GO            ?= go
+FUZZTIME      ?= 30s
+GOLANGCI_LINT := v2.15.0
+
+CACHE    := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lever
+UMLEXEC  := $(CURDIR)/bin/umlexec
+LINT     := $(CACHE)/golangci-lint-$(GOLANGCI_LINT)/golangci-lint
+# The race detector needs a C compiler; without one the tests run all the same.
+RACE     := $(if $(shell command -v $${CC:-gcc}),-race)
+
+export PATH := $(CACHE)/tools/bin:$(PATH):/usr/sbin:/sbin
+
+# Packages with tests for a kernel with MACsec, where they run as root. Those of
+# umlexec are about starting such a kernel and run on the host only.
+KERNEL_TESTS = $(shell grep -rlE --include='*_test.go' '^//go:build .*\bkernel\b' . | \
+	grep -v /testdata/ | xargs -r -n 1 dirname | sort -u | grep -vx ./internal/uml/umlexec)
+
+.PHONY: demo test lint fuzz bench kernel tools build
+
+build:
+	CGO_ENABLED=0 $(GO) build -o bin/lever ./cmd/lever
+
+demo: build kernel
+	bin/lever demo
+
+test: kernel tools
+	$(GO) vet ./...
+	$(GO) vet -tags kernel ./...
+	@$(if $(RACE),,echo "no C compiler ($${CC:-gcc}): the race detector is left out")
+	$(GO) test $(RACE) ./...
+	CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 ./internal/uml/...
+	CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 -exec $(UMLEXEC) $(KERNEL_TESTS)
+
+lint: $(LINT)
+	$(LINT) run ./...
+	$(LINT) run --build-tags kernel ./...
+
+fuzz:
+	@grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | grep -v /testdata/ | \
+	while IFS=: read -r file _ func; do \
+		name=$${func#func }; echo "== $$(dirname $$file) $$name"; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)" </dev/null || exit 1; \
+	done
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# A kernel with MACsec: the host's own if it has it and we are root, else
+# user-mode Linux.
+kernel:
+	@CGO_ENABLED=0 $(GO) build -o $(UMLEXEC) ./internal/uml/umlexec
+	@$(UMLEXEC) -find 2>/dev/null || { .ci/packages kernel && $(UMLEXEC) -find; }
+
+# Commands that tests compare with.
+tools:
+	@.ci/packages tshark=tshark ip=iproute2
+
+$(LINT):
+	GOBIN=$(dir $@) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
