@@ -400,3 +400,21 @@ func TestNoFamily(t *testing.T) {
 		t.Errorf("got %v, want ErrUnsupported", err)
 	}
 }
+
+func TestConcurrentClient(t *testing.T) {
+	c := newScript(t).client(t)
+	want := wantSecYs()
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 20 {
+				got, err := c.SecYs()
+				err = errors.Join(err, c.AddRxSC(4, testPeer, true), c.UpdateTxSA(4, 0, SAUpdate{Active: on(true)}), c.DeleteTxSA(4, 0))
+				if err != nil || !reflect.DeepEqual(got, want) {
+					t.Errorf("%+v, %v", got, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}

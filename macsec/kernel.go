@@ -27,7 +27,9 @@ type Kernel interface {
 	// AddRxSC adds the receive channel of a peer. ErrExist if any device on the
 	// same parent has it.
 	AddRxSC(index int, sci SCI, active bool) error
-	// UpdateRxSC switches a receive channel on or off.
+	// UpdateRxSC switches a receive channel on or off. Linux keeps the switch but
+	// receives regardless of it while an association is active; to shut a peer
+	// out, deactivate its associations or delete the channel.
 	UpdateRxSC(index int, sci SCI, active bool) error
 	// DeleteRxSC removes a receive channel and its associations, active or not.
 	DeleteRxSC(index int, sci SCI) error
@@ -39,10 +41,12 @@ type Kernel interface {
 	// DeleteRxSA removes an inactive association. ErrBusy if it is active.
 	DeleteRxSA(index int, sci SCI, an AN) error
 	// AddTxSA adds an association to the transmit channel. ErrBusy if the number
-	// is taken.
+	// is taken; ErrPNReuse if the key, by its identifier, is installed under
+	// another number, or was deleted through this Kernel at a higher packet number.
 	AddTxSA(index int, sa SA) error
 	// UpdateTxSA switches an association on or off, or raises its packet number
-	// while it is inactive; ErrPNReuse otherwise.
+	// while it is inactive (it may become active in the same call); ErrPNReuse
+	// otherwise.
 	UpdateTxSA(index int, an AN, u SAUpdate) error
 	// DeleteTxSA removes an inactive association. ErrBusy if it is active.
 	DeleteTxSA(index int, an AN) error

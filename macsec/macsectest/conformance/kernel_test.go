@@ -26,15 +26,7 @@ func TestKernelConformance(t *testing.T) {
 		newNetNS(t)
 		a, aFar := vethPair(t, "a", net.HardwareAddr{2, 0, 0, 0, 1, 1})
 		b, bFar := vethPair(t, "b", net.HardwareAddr{2, 0, 0, 0, 1, 2})
-		client, err := macsec.New()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := client.Close(); err != nil {
-				t.Error(err)
-			}
-		})
+		client := newClient(t)
 		far := map[int]int{a: aFar, b: bFar}
 		parentOf := func(t *testing.T, index int) int {
 			s, err := client.SecY(index)
@@ -66,6 +58,21 @@ func TestKernelConformance(t *testing.T) {
 			},
 		}
 	})
+}
+
+// newClient is a client in the test's network namespace.
+func newClient(t *testing.T) *macsec.Client {
+	t.Helper()
+	client, err := macsec.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return client
 }
 
 // newNetNS puts the test into a network namespace of its own, without IPv6 and
@@ -110,7 +117,41 @@ func vethPair(t *testing.T, name string, mac net.HardwareAddr) (near, far int) {
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: name + "-far"}); err != nil {
 		t.Fatal(err)
 	}
-	return linkUp(t, name), linkUp(t, name+"-far")
+	near, far = linkUp(t, name), linkUp(t, name+"-far")
+	operational(t, near)
+	operational(t, far)
+	return near, far
+}
+
+// operational waits until the interface sends. It drops what it is given from
+// the time it is up until the kernel has worked off that its peer is, too
+// (linkwatch_do_dev), which may take a second.
+func operational(t *testing.T, index int) {
+	t.Helper()
+	updates, done := make(chan netlink.LinkUpdate), make(chan struct{})
+	defer func() {
+		close(done)
+		for range updates { // until the reader has ended
+			continue
+		}
+	}()
+	if err := netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{ListExisting: true}); err != nil {
+		t.Fatal(err)
+	}
+	late := time.After(patience)
+	for {
+		select {
+		case u, ok := <-updates:
+			if !ok {
+				t.Fatalf("no more news about interface %d", index)
+			}
+			if int(u.Index) == index && u.Attrs().OperState == netlink.OperUp {
+				return
+			}
+		case <-late:
+			t.Fatalf("interface %d is not operational after %s", index, patience)
+		}
+	}
 }
 
 func linkUp(t *testing.T, name string) int {

@@ -61,10 +61,16 @@ func newRouters(t *testing.T, cfg macsec.DeviceConfig) [2]*router {
 			LinkAttrs: attrs, PeerName: "eth0", PeerHardwareAddr: rs[1].mac, PeerNamespace: netlink.NsFd(int(rs[1].ns)),
 		})
 	})
+	for _, r := range rs {
+		r.in(t, func() error {
+			r.veth = linkUp(t, "eth0")
+			return nil
+		})
+	}
 	newNetNS(t)
 	for i, r := range rs {
 		r.in(t, func() error {
-			r.veth = linkUp(t, "eth0")
+			operational(t, r.veth)
 			return nil
 		})
 		var err error
@@ -200,9 +206,9 @@ func TestKernelTraffic(t *testing.T) {
 					rekey(t, rs, suite, an, n)
 					twin.add(t, saFor(suite, an, n, 0))
 					talk(t, rs, datagrams)
-					real := dump()
+					kern := dump()
 					twin.read(t, tap, encrypt)
-					twin.compare(t, real, rs[0].sci)
+					twin.compare(t, kern, rs[0].sci)
 				}
 				showAgrees(t, rs[1])
 				// The address resolution comes on top.
@@ -277,17 +283,17 @@ func (w *twin) read(t *testing.T, tap packetSocket, encrypt bool) {
 }
 
 // compare holds the counters and packet numbers of both kernels to each other.
-func (w *twin) compare(t *testing.T, real *macsec.SecY, from macsec.SCI) {
+func (w *twin) compare(t *testing.T, kern *macsec.SecY, from macsec.SCI) {
 	t.Helper()
 	s, err := w.k.SecY(w.index)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := s.RxSC(from), real.RxSC(from); !reflect.DeepEqual(got, want) {
+	if got, want := s.RxSC(from), kern.RxSC(from); !reflect.DeepEqual(got, want) {
 		t.Errorf("in memory\n %+v, the kernel has\n %+v", got, want)
 	}
-	if s.Stats != real.Stats {
-		t.Errorf("in memory %+v, the kernel has %+v", s.Stats, real.Stats)
+	if s.Stats != kern.Stats {
+		t.Errorf("in memory %+v, the kernel has %+v", s.Stats, kern.Stats)
 	}
 }
 
@@ -328,11 +334,7 @@ func TestKernelReadsFake(t *testing.T) {
 		t.Run(suite.String(), func(t *testing.T) {
 			newNetNS(t)
 			near, far := vethPair(t, "a", net.HardwareAddr{2, 0, 0, 0, 1, 1})
-			client, err := macsec.New()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer client.Close()
+			client := newClient(t)
 			from := macsec.SCI{2, 0, 0, 0, 9, 9, 0, 1}
 			cfg := macsec.Closed(macsec.SCI{2, 0, 0, 0, 8, 8, 0, 1}, suite)
 			k := macsectest.New()
@@ -342,7 +344,7 @@ func TestKernelReadsFake(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			real, err := client.CreateDevice(near, "ms0", cfg)
+			kern, err := client.CreateDevice(near, "ms0", cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -352,12 +354,12 @@ func TestKernelReadsFake(t *testing.T) {
 			}
 			if err := errors.Join(
 				k.AddTxSA(fake.Index, sa), k.UpdateDevice(fake.Index, macsec.DeviceUpdate{Up: &up}),
-				client.AddRxSC(real.Index, from, true), client.AddRxSA(real.Index, from, sa),
-				client.UpdateDevice(real.Index, macsec.DeviceUpdate{Up: &up}),
+				client.AddRxSC(kern.Index, from, true), client.AddRxSA(kern.Index, from, sa),
+				client.UpdateDevice(kern.Index, macsec.DeviceUpdate{Up: &up}),
 			); err != nil {
 				t.Fatal(err)
 			}
-			in := open(t, real.Index)
+			in := open(t, kern.Index)
 			defer in.close(t)
 			for _, n := range []int{60, 20, 500, 1400} {
 				plain := append([]byte{2, 0, 0, 0, 8, 8, 2, 0, 0, 0, 9, 9, 0x88, 0xb7}, bytes.Repeat([]byte{byte(n)}, n)...)
@@ -378,11 +380,7 @@ func TestKernelReadsFake(t *testing.T) {
 func TestKernelClientStaysInItsNamespace(t *testing.T) {
 	rs := newRouters(t, macsec.Closed(macsec.SCI{}, macsec.GCMAESXPN256))
 	newNetNS(t)
-	here, err := macsec.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer here.Close()
+	here := newClient(t)
 	newNetNS(t)
 	for _, r := range rs {
 		if _, err := r.client.Device("eth0-sec"); err != nil {
@@ -398,15 +396,12 @@ func TestKernelClientStaysInItsNamespace(t *testing.T) {
 func TestKernelManyPeers(t *testing.T) {
 	newNetNS(t)
 	near, _ := vethPair(t, "a", net.HardwareAddr{2, 0, 0, 0, 1, 1})
-	client, err := macsec.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client := newClient(t)
 	const peers = 30
 	var devs [3]*macsec.Device
 	for n := range devs {
 		suite := macsec.GCMAESXPN256
+		var err error
 		if devs[n], err = client.CreateDevice(near, fmt.Sprintf("ms%d", n), macsec.Closed(macsec.SCI{2, 7: byte(n + 1)}, suite)); err != nil {
 			t.Fatal(err)
 		}
