@@ -243,8 +243,8 @@ func (p *Port) keyLateMembers(k *dataKey) {
 // eraseIfComplete erases the SAK once the kernel has it for every member: the
 // repetitions of Distributed SAK need its wrapped form only.
 func (p *Port) eraseIfComplete(k *dataKey) {
-	if p.cp.state < cpReceiving || p.doneOp != p.nextOp {
-		return // an operation that carries the SAK may be under way
+	if p.cp.state < cpReceiving || p.operating() {
+		return
 	}
 	if !slices.ContainsFunc(k.members, func(m member) bool { return !m.keyed }) {
 		k.sak.Erase()
@@ -305,9 +305,7 @@ func (p *Port) installFailed(l *dataKey) {
 		cond.CKN = l.owner.ckn
 		l.owner.dist = nil
 		p.rekeyWanted = l.owner.serving
-		if pe := l.owner.peer(l.ki.MI); pe != nil && pe.kn == l.ki.KN {
-			pe.kn-- // it never protected a frame here
-		}
+		p.spent.giveBack(l.ki)
 	}
 	p.conditions.raise(p.now, cond)
 	p.deleteKey(l)

@@ -25,7 +25,9 @@ type peer struct {
 
 	use     SAKUse
 	lpnHigh uint32 // of use.LatestLPN
-	kn      uint32 // the greatest key number accepted from it
+	// lackingSince is since when its MKPDUs do not say that it receives with
+	// the SAK in use; zero when they do.
+	lackingSince time.Time
 }
 
 func (pa *participant) peer(mi MI) *peer {
@@ -112,6 +114,38 @@ func (pa *participant) hasPotential() bool {
 		}
 	}
 	return false
+}
+
+// spentKIs remembers the SAKs that were accepted here, also when their key
+// server was forgotten in between: none is installed a second time, for its
+// packet numbers would start again. Some equipment numbers keys from 1 under an
+// old MI after a restart.
+type spentKIs []KI
+
+// maxSpent bounds the memory: it is the number of key servers, not of SAKs.
+const maxSpent = 64
+
+// has says whether ki, or a later key of the same server, was accepted.
+func (s spentKIs) has(ki KI) bool {
+	i := slices.IndexFunc(s, func(o KI) bool { return o.MI == ki.MI })
+	return i >= 0 && ki.KN <= s[i].KN
+}
+
+func (s *spentKIs) add(ki KI) {
+	*s = slices.DeleteFunc(*s, func(o KI) bool { return o.MI == ki.MI })
+	if len(*s) == maxSpent {
+		*s = slices.Delete(*s, 0, 1)
+	}
+	*s = append(*s, ki)
+}
+
+// giveBack forgets ki, which was accepted and never protected a frame.
+func (s spentKIs) giveBack(ki KI) {
+	for i := range s {
+		if s[i] == ki {
+			s[i].KN--
+		}
+	}
 }
 
 // listPeers fills the two peer lists. Peers are kept in the order of SCIs, so

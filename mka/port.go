@@ -75,6 +75,7 @@ type Port struct {
 
 	participants []*participant // greatest rank first
 	cp           cp
+	spent        spentKIs
 	rekeyWanted  bool
 	conditions   conditions
 	counters     Counters
@@ -84,8 +85,8 @@ type Port struct {
 
 	nextOp  uint64 // the last one asked for
 	doneOp  uint64 // the last one reported done
-	rx      MKPDU // decoding scratch
-	tx      MKPDU // encoding scratch
+	rx      MKPDU  // decoding scratch
+	tx      MKPDU  // encoding scratch
 	out     Output
 	buffers [][]byte // backing of out.Frames, reused
 }

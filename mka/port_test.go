@@ -341,7 +341,6 @@ func TestGroupOfFour(t *testing.T) {
 	if !s.secured(rest...) || !rest[0].status().IsKeyServer {
 		t.Fatalf("after the key server's death: %+v", rest[0].status())
 	}
-	gaps := s.gaps
 	a.start(true, epoch1)
 	s.mustSecure(20 * time.Second)
 	s.net.Run(10 * time.Second)
@@ -355,7 +354,32 @@ func TestGroupOfFour(t *testing.T) {
 			}
 		}
 	}
-	_ = gaps
+}
+
+// Members that come one by one, over a link that loses and with a SecY that is
+// slow, learn of each other late: the SAK must live until the last receive SA
+// has it, and no longer.
+func TestGroupOnALossyLinkWithSlowSecYs(t *testing.T) {
+	for seed := range uint64(30) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			s := newSim(t, seed)
+			r := s.net.Rand()
+			for i := range 3 + r.IntN(4) {
+				m := s.add(string(rune('a'+i)), byte(i+1), nil)
+				m.opDelay = time.Duration(r.Int64N(int64(200 * time.Millisecond)))
+				s.net.After(time.Duration(r.Int64N(int64(3*time.Second))), func() { m.start(false, epoch1) })
+			}
+			s.segment.Faults = simlink.Faults{Loss: 0.2, Duplicate: 0.1, Reorder: 0.2, ReorderBy: 300 * time.Millisecond}
+			s.net.Run(time.Minute)
+			s.segment.Faults = simlink.Faults{}
+			s.mustSecure(30 * time.Second)
+			s.members[0].step(mka.Event{Kind: mka.EventRekey})
+			s.net.Run(20 * time.Second)
+			if !s.secured() {
+				t.Error("not secured after a rekey")
+			}
+		})
+	}
 }
 
 func TestWrongCAKNeverSecuresAndBothSidesSayWhy(t *testing.T) {

@@ -1,5 +1,7 @@
 package mka
 
+import "time"
+
 // receive takes one frame through the checks of 802.1X-2020 11.11.2, cheap
 // ones first: nothing is believed, and nothing allocated, before the ICV.
 func (p *Port) receive(frame []byte) {
@@ -83,6 +85,12 @@ func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 	pe.use, pe.lpnHigh = m.SAKUse, 0
 	if m.XPN.Present {
 		pe.lpnHigh = m.XPN.LatestLPNHigh
+	}
+	switch l := p.cp.latest; {
+	case l == nil || pe.receives(l.ki):
+		pe.lackingSince = time.Time{}
+	case pe.lackingSince.IsZero():
+		pe.lackingSince = p.now
 	}
 }
 

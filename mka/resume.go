@@ -12,6 +12,13 @@ type Record struct {
 	Participants []ParticipantRecord `json:"participants,omitempty"`
 	Latest       *KeyRecord          `json:"latest,omitempty"`
 	Old          *KeyRecord          `json:"old,omitempty"`
+	Spent        []SpentRecord       `json:"spent,omitempty"`
+}
+
+// SpentRecord is the last key number that was accepted from a key server.
+type SpentRecord struct {
+	MI MI     `json:"mi"`
+	KN uint32 `json:"kn"`
 }
 
 // ParticipantRecord is one participant's identity and numbers.
@@ -29,7 +36,6 @@ type PeerRecord struct {
 	SCI      SCI    `json:"sci"`
 	MN       uint32 `json:"mn"`
 	Priority uint8  `json:"priority"`
-	KN       uint32 `json:"kn,omitempty"`
 }
 
 // KeyRecord is a SAK without its octets.
@@ -65,10 +71,13 @@ func (p *Port) record() *Record {
 		pr := ParticipantRecord{CKN: pa.ckn, MI: pa.mi, MN: pa.mnCeiling, KN: pa.knCeiling}
 		for _, pe := range pa.peers {
 			if pe.live {
-				pr.Peers = append(pr.Peers, PeerRecord{MI: pe.mi, SCI: pe.sci, MN: pe.mn, Priority: pe.priority, KN: pe.kn})
+				pr.Peers = append(pr.Peers, PeerRecord{MI: pe.mi, SCI: pe.sci, MN: pe.mn, Priority: pe.priority})
 			}
 		}
 		r.Participants = append(r.Participants, pr)
+	}
+	for _, ki := range p.spent {
+		r.Spent = append(r.Spent, SpentRecord(ki))
 	}
 	return r
 }
@@ -106,6 +115,21 @@ func (p *Port) adopt() {
 			encoding = k
 		}
 	}
+	if r := p.cfg.Resume; r != nil {
+		for _, x := range r.Spent {
+			p.spent.add(KI(x))
+		}
+	}
+	for _, k := range keys {
+		if k.rx && len(p.spent) < maxSpent && !p.spent.has(k.ki) {
+			p.spent.add(k.ki)
+		}
+	}
+	defer func() {
+		if r := p.cfg.Resume; r != nil && r.Latest != nil && !p.holds(r.Latest.ki()) {
+			p.spent.giveBack(r.Latest.ki()) // accepted and never completed
+		}
+	}()
 	if len(keys) == 0 {
 		return
 	}
@@ -163,10 +187,7 @@ func (p *Port) resumeParticipant(pa *participant) bool {
 		if pe == nil {
 			break
 		}
-		pe.live, pe.mn, pe.priority, pe.kn = true, x.MN, x.Priority, x.KN
-		if l := r.Latest; l != nil && l.MI == x.MI && l.KN == x.KN && !p.holds(l.ki()) {
-			pe.kn-- // accepted and never completed, see adopt
-		}
+		pe.live, pe.mn, pe.priority = true, x.MN, x.Priority
 	}
 	if len(pa.peers) > 0 && p.cfg.External {
 		// Some equipment takes a list without its very last MNs for proof

@@ -77,7 +77,7 @@ func (p *Port) needsSAK(pa *participant) (needed, urgent bool) {
 		return true, l.owner.livePeers() == 0
 	case l.ki.MI != pa.mi:
 		return true, true
-	case !pa.madeFor(l):
+	case !pa.madeFor(l), p.lacked(pa, l):
 		return true, true
 	case p.rekeyWanted:
 		return true, false
@@ -99,6 +99,20 @@ func (p *Port) needsSAK(pa *participant) (needed, urgent bool) {
 	return false, false
 }
 
+// lacked says whether a live peer has been without l for so long that it will
+// not take it any more: it may have given l up and must not install it twice.
+func (p *Port) lacked(pa *participant, l *dataKey) bool {
+	if p.cp.state != cpRetired {
+		return false
+	}
+	for _, pe := range pa.peers {
+		if pe.live && !pe.lackingSince.IsZero() && p.now.Sub(pe.lackingSince) >= 2*p.cfg.Hello && !pe.receives(l.ki) {
+			return true
+		}
+	}
+	return false
+}
+
 // madeFor says whether the live peers are just those that l was made for.
 func (pa *participant) madeFor(l *dataKey) bool {
 	n := 0
@@ -118,7 +132,7 @@ func (pa *participant) madeFor(l *dataKey) bool {
 // a life time at most, and while the last one is being taken into use.
 func (p *Port) mayStartSAK(pa *participant, urgent bool) bool {
 	c := &p.cp
-	if pa.hasPotential() && p.now.Before(pa.potentialUntil) || p.now.Before(c.retryAt) {
+	if pa.hasPotential() && p.now.Before(pa.potentialUntil) || p.now.Before(c.retryAt) || p.operating() {
 		return false
 	}
 	switch c.state {
@@ -132,10 +146,14 @@ func (p *Port) mayStartSAK(pa *participant, urgent bool) bool {
 			return pe.live && !pe.transmits(c.latest.ki) &&
 				slices.ContainsFunc(c.latest.members, func(m member) bool { return m.mi == pe.mi })
 		})
-	case cpReceive, cpTransmit: // operations are under way
+	case cpReceive, cpTransmit:
 	}
 	return false
 }
+
+// operating says whether the SecY is still at work for us. A SAK is not
+// replaced meanwhile: an operation under way may carry it.
+func (p *Port) operating() bool { return p.doneOp != p.nextOp }
 
 func (p *Port) generateSAK(pa *participant) error {
 	if pa.kn == math.MaxUint32 {
@@ -241,7 +259,7 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 			return // repeated until everybody says that he has it
 		}
 	}
-	if d.KN <= pe.kn {
+	if p.spent.has(ki) {
 		cond.Kind, cond.KI = ConditionReplayedKI, ki
 		p.conditions.raise(p.now, cond)
 		return
@@ -249,8 +267,8 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 	if l := c.latest; l != nil && l.owner != nil && l.owner != pa && pa.rank < l.owner.rank && l.owner.livePeers() > 0 {
 		return // the CAK in use is a better one, and works
 	}
-	if c.state == cpReceive || c.state == cpTransmit || p.now.Before(c.retryAt) {
-		return // operations are under way; it will be repeated
+	if p.operating() || p.now.Before(c.retryAt) {
+		return // it will be repeated
 	}
 	if d.Suite != p.cfg.Suite {
 		cond.Kind, cond.Theirs, cond.Ours = ConditionSuiteMismatch, d.Suite, p.cfg.Suite
@@ -268,7 +286,7 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 		return
 	}
 	k.sak = sak
-	pe.kn = d.KN
+	p.spent.add(ki)
 	pa.ramp = firstRamp
 	p.conditions.clear(ConditionSuiteMismatch, pa.ckn)
 	p.conditions.clear(ConditionNotConfidential, pa.ckn)
