@@ -43,7 +43,6 @@ test: kernel tools
 
 lint: $(LINT)
 	$(LINT) run ./...
-	$(LINT) run --build-tags kernel ./...
 
 fuzz:
 	@grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | grep -v /testdata/ | \

@@ -23,6 +23,7 @@ package fence
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -260,8 +261,7 @@ func open(ifindex int) error {
 		if err != nil {
 			return err
 		}
-		for i := len(filters) - 1; i >= 0; i-- { // by priority, so the drop is first
-			f := filters[i]
+		for _, f := range slices.Backward(filters) { // by priority, so the drop is first
 			if !f.ours() {
 				others = true
 				continue

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -204,16 +205,17 @@ func (f filter) remove() error {
 }
 
 func (f filter) String() string {
-	s := fmt.Sprintf("%s, protocol %04X, handle %#x", f.is.Type(), f.attrs.Protocol, f.attrs.Handle)
+	var s strings.Builder
+	fmt.Fprintf(&s, "%s, protocol %04X, handle %#x", f.is.Type(), f.attrs.Protocol, f.attrs.Handle)
 	if m, ok := f.is.(*netlink.MatchAll); ok {
 		for _, a := range m.Actions {
-			s += ", " + a.Type()
+			s.WriteString(", " + a.Type())
 			if g, ok := a.(*netlink.GenericAction); ok {
-				s += " " + g.Action.String()
+				s.WriteString(" " + g.Action.String())
 			}
 		}
 	}
-	return s
+	return s.String()
 }
 
 func sorted(fs []Finding) []Finding {

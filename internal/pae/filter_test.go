@@ -2,6 +2,7 @@ package pae
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"golang.org/x/net/bpf"
@@ -41,7 +42,7 @@ func TestFilter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cases := append(frames[:len(frames):len(frames)], struct {
+	cases := append(slices.Clip(frames), struct {
 		name string
 		b    []byte
 		pass bool

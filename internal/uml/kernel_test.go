@@ -52,12 +52,7 @@ const spin = "sleep 1000 & echo started; while :; do :; done"
 // process that knows of it.
 func sandbox(t *testing.T) (dir string, clean func()) {
 	t.Helper()
-	// Not t.TempDir, whose long names workBase refuses.
-	dir, err := os.MkdirTemp("", "u")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir = t.TempDir()
 	t.Setenv("TMPDIR", dir)
 	return dir, func() {
 		t.Helper()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -112,9 +113,8 @@ func (d moduleDeps) order(names []string) ([]string, error) {
 			unknown = append(unknown, name)
 			continue
 		}
-		needs := d.need[path]
-		for i := len(needs) - 1; i >= 0; i-- {
-			add(needs[i])
+		for _, need := range slices.Backward(d.need[path]) {
+			add(need)
 		}
 		add(path)
 	}
