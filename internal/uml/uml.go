@@ -12,7 +12,8 @@
 // the end, also when the caller was killed. The supervisor starts the kernel,
 // whose first process mounts, loads modules and starts the job. All three are
 // the same executable, which is why Init must be the first statement of main
-// in every program that calls Run.
+// in every program that calls Run. A program built with -race can do all that
+// natively only: the race detector finds no room in a user-mode guest.
 //
 // What belongs here: finding a kernel, booting it, running one job, and
 // leaving nothing behind. What does not: what the job does there, and
