@@ -93,6 +93,10 @@ func (p *Port) advanceCP() bool {
 			p.startTransmit(l)
 			return true
 		}
+		if p.displaced(l) {
+			p.goBack(l)
+			return true
+		}
 	case cpTransmitting:
 		p.noteInUse(l)
 		if c.old != nil && c.retireAt.IsZero() && p.everyLive(l, (*peer).transmits) {
@@ -118,9 +122,30 @@ func (p *Port) mayTransmit(l *dataKey) bool {
 	case l.owner == nil:
 		return false
 	case l.owner.serving:
-		return p.everyLive(l, (*peer).receives) || due(p.now, p.cp.receiveBy)
+		return p.everyLive(l, (*peer).receives) || due(p.now, p.cp.receiveBy) && l.owner.dist != nil
 	}
 	return l.owner.server != nil && l.owner.server.transmits(l.ki)
+}
+
+// displaced says whether l is a SAK of our own making that nobody transmits
+// with, and another key server was elected meanwhile: one that had fallen
+// silent is back, and its SAK still serves.
+func (p *Port) displaced(l *dataKey) bool {
+	pa, old := l.owner, p.cp.old
+	return pa != nil && !pa.serving && pa.server != nil && l.ki.MI == pa.mi &&
+		!l.tx && old != nil && old.tx && !p.operating()
+}
+
+// goBack abandons the latest SAK for the one that still carries traffic.
+func (p *Port) goBack(l *dataKey) {
+	c := &p.cp
+	p.deleteKey(l)
+	c.latest, c.old, c.state = c.old, nil, cpRetired
+	c.receiveBy = time.Time{}
+	if c.latest == nil {
+		c.state = cpInit
+	}
+	p.persistDirty = true
 }
 
 // everyLive says whether there are live peers and all of them do ok with l.
@@ -281,12 +306,15 @@ func (p *Port) opDone(id uint64, err error) {
 	case cpReceive:
 		l.rx = true
 		c.state, c.receiveBy = cpReceiving, p.now.Add(receiveLimit)
+		if c.old != nil {
+			c.receiveBy = p.now.Add(patience)
+		}
 	case cpTransmit:
 		l.tx = true
 		if c.old != nil {
 			c.old.tx = false
 		}
-		c.state, c.retireBy = cpTransmitting, p.now.Add(transmitLimit)
+		c.state, c.retireBy = cpTransmitting, p.now.Add(patience)
 	case cpInit, cpReceiving, cpTransmitting, cpRetired:
 		return
 	}
@@ -308,13 +336,8 @@ func (p *Port) installFailed(l *dataKey) {
 		p.spent.giveBack(l.ki)
 	}
 	p.conditions.raise(p.now, cond)
-	p.deleteKey(l)
-	c.latest, c.old, c.state = c.old, nil, cpRetired
-	if c.latest == nil {
-		c.state = cpInit
-	}
+	p.goBack(l)
 	c.retryAt = p.now.Add(DefaultHello)
-	p.persistDirty = true
 }
 
 // retireOld deletes the old SAK: everybody had time to leave it.

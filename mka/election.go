@@ -28,9 +28,6 @@ func (p *Port) elect(pa *participant) {
 	if pa.serving != us {
 		pa.serving = us
 		pa.sendNow = true
-		if !us {
-			pa.dist = nil
-		}
 	}
 	if live == 0 {
 		return

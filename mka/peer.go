@@ -25,8 +25,8 @@ type peer struct {
 
 	use     SAKUse
 	lpnHigh uint32 // of use.LatestLPN
-	// lackingSince is since when its MKPDUs do not say that it receives with
-	// the SAK in use; zero when they do.
+	// lackingSince is since when its MKPDUs do not say that it transmits
+	// with the SAK in use; zero when they do.
 	lackingSince time.Time
 }
 

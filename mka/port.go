@@ -16,9 +16,10 @@ const (
 	// receiveLimit bounds how long the key server waits for every peer to
 	// receive before it transmits (MKA transmit delay, 12.4).
 	receiveLimit = 6 * time.Second
-	// transmitLimit bounds how long an old SAK waits for a peer that does not
-	// come over to the new one.
-	transmitLimit = receiveLimit + sakRetire
+	// patience replaces it while an old SAK serves, and bounds how long that
+	// one waits for a live peer that does not come over: on a link that loses
+	// MKPDUs nobody is cut off for being late.
+	patience = time.Minute
 	// firstRamp is the first repetition while something is unfinished: a lost
 	// frame costs this much and not a whole hello.
 	firstRamp = 100 * time.Millisecond

@@ -305,7 +305,7 @@ func TestKilledAtEveryStepOfARekey(t *testing.T) {
 }
 
 func TestLossyLinkIsSecuredAndStaysSo(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(60) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			s := newSim(t, seed)
 			a := s.add("a", 1, func(c *mka.Config) { c.SAKRekey = time.Minute })

@@ -87,7 +87,7 @@ func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 		pe.lpnHigh = m.XPN.LatestLPNHigh
 	}
 	switch l := p.cp.latest; {
-	case l == nil || pe.receives(l.ki):
+	case l == nil || pe.transmits(l.ki):
 		pe.lackingSince = time.Time{}
 	case pe.lackingSince.IsZero():
 		pe.lackingSince = p.now

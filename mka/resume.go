@@ -206,7 +206,7 @@ func (p *Port) resumeParticipant(pa *participant) bool {
 	case c.state == cpReceiving && c.receiveBy.IsZero():
 		c.receiveBy = p.now.Add(receiveLimit)
 	case c.state == cpRetired && c.old != nil:
-		c.state, c.retireBy = cpTransmitting, p.now.Add(transmitLimit)
+		c.state, c.retireBy = cpTransmitting, p.now.Add(patience)
 	}
 	return true
 }

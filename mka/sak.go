@@ -79,6 +79,8 @@ func (p *Port) needsSAK(pa *participant) (needed, urgent bool) {
 		return true, true
 	case !pa.madeFor(l), p.lacked(pa, l):
 		return true, true
+	case p.cp.state == cpReceiving && due(p.now, p.cp.receiveBy) && pa.dist == nil:
+		return true, true // a restart cost us what we would have to repeat
 	case p.rekeyWanted:
 		return true, false
 	case p.cfg.SAKRekey > 0 && p.now.Sub(l.created) >= p.cfg.SAKRekey:
@@ -99,14 +101,19 @@ func (p *Port) needsSAK(pa *participant) (needed, urgent bool) {
 	return false, false
 }
 
-// lacked says whether a live peer has been without l for so long that it will
-// not take it any more: it may have given l up and must not install it twice.
+// lacked says whether a live peer does not use l: it transmits with a SAK that
+// is not ours, or it has been without l for so long that it will not take it
+// any more, having given it up once.
 func (p *Port) lacked(pa *participant, l *dataKey) bool {
 	if p.cp.state != cpRetired {
 		return false
 	}
 	for _, pe := range pa.peers {
-		if pe.live && !pe.lackingSince.IsZero() && p.now.Sub(pe.lackingSince) >= 2*p.cfg.Hello && !pe.receives(l.ki) {
+		if !pe.live || !pe.proven || pe.transmits(l.ki) {
+			continue
+		}
+		if u := &pe.use; u.Present && u.LatestTx && u.Latest.KN != 0 ||
+			!pe.lackingSince.IsZero() && p.now.Sub(pe.lackingSince) >= 2*p.cfg.Hello {
 			return true
 		}
 	}
