@@ -134,6 +134,7 @@ func (d *demo) tellStream(ctx context.Context, s *stream) error {
 		d.streamed += r.Sent
 		d.tell.claim(r.clean(), r.From+" → "+r.To, "%s", r)
 	}
-	d.tell.fact("", "in %.1f s; the longest silence was %d ms", s.ran.Seconds(), max(reports[0].Longest, reports[1].Longest).Milliseconds())
+	rate := float64(reports[0].Sent+reports[1].Sent) / 2 / s.ran.Seconds()
+	d.tell.fact("", "in %.1f s, %.0f a second each way; the longest silence was %d ms", s.ran.Seconds(), rate, max(reports[0].Longest, reports[1].Longest).Milliseconds())
 	return nil
 }

@@ -7,8 +7,9 @@ import (
 )
 
 // pollEvery is how often await looks. The kernel announces nothing about SAs
-// (there is no multicast group), so some things can only be looked at.
-const pollEvery = 10 * time.Millisecond
+// (there is no multicast group), so some things can only be looked at; more
+// often would take the agents' time where there is one processor for all.
+const pollEvery = 25 * time.Millisecond
 
 // await looks until what holds. Where it does not in time, the error tells what
 // was seen last.

@@ -17,11 +17,13 @@ import (
 const (
 	streamRate = 1000 // packets a second, each way
 	streamPort = 4817
-	// streamBurst bounds what is sent at once when the machine has kept the
-	// sender from its turn: a queue that such a burst overflows would look like
-	// a loss of the link's.
-	streamBurst = 64
-	settleTime  = 2 * time.Second
+	// streamBurst bounds what is sent in one turn when the machine has kept the
+	// sender from others: a queue that a larger burst overflows would look like
+	// a loss of the link's. What is still to send by then is sent in the next
+	// turns, for as long as it is not older than streamBehind.
+	streamBurst  = 64
+	streamBehind = time.Second
+	settleTime   = 2 * time.Second
 )
 
 // A stream sends numbered packets both ways between two addresses until it is
@@ -124,8 +126,8 @@ func (e *streamEnd) send(ctx context.Context, to netip.AddrPort) {
 			}
 			next = next.Add(interval)
 		}
-		if behind := time.Since(next); behind > streamBurst*interval {
-			next = next.Add(behind) // lost time is not made up for
+		if behind := time.Since(next) - streamBehind; behind > 0 {
+			next = next.Add(behind)
 		}
 	}
 }
