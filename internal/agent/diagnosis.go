@@ -146,9 +146,9 @@ func (t *task) identify(ckn mka.CKN) string {
 }
 
 // statusNow is the link's status as of now.
-func (t *task) statusNow(now time.Time) LinkStatus {
+func (t *task) statusNow(now time.Time) (out LinkStatus) {
 	l := t.link
-	out := LinkStatus{
+	out = LinkStatus{
 		ID: l.ID, Interface: l.Local.Interface, SecureInterface: l.Local.Secure,
 		Verdict: l.Verdict.Kind.String(), Reason: l.Verdict.Reason, State: StateNegotiating,
 		Cipher: t.suite().String(), Rekeys: t.rekeys,

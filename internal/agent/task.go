@@ -63,7 +63,7 @@ type task struct {
 	lastRekey  time.Time
 	rekeys     uint64
 	waiting    []chan error // callers of rekey, until a new SAK is in use
-	news       bool // something happened that the status must show at once
+	news       bool         // something happened that the status must show at once
 	published  time.Time
 	lastStatus string
 }
