@@ -61,7 +61,8 @@ func runDemo(cmd *cobra.Command, o demo.Options) error {
 		return fmt.Errorf("find this program's own file: %w", err)
 	}
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	// SIGPIPE too: `lever demo | head` must not leave namespaces behind.
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer signal.Stop(signals)
 	o.Signals = signals
 	return demo.Run(cmd.Context(), o)
