@@ -68,7 +68,7 @@ func TestRejected(t *testing.T) {
 // and their warnings. schema.json must accept them all.
 func TestAccepted(t *testing.T) {
 	s := compileSchema(t)
-	runCases(t, "testdata/accepted.txt", func(t *testing.T, name string, data []byte) string {
+	runCases(t, "testdata/accepted.txt", func(t *testing.T, _ string, data []byte) string {
 		inv, err := buildCase(data)
 		if err != nil {
 			t.Fatal(err)

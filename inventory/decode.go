@@ -19,7 +19,7 @@ type decoder struct {
 	insideGiven, insideIfGiven bool
 	insideAt                   map[Custody]Position
 	insideIfAt                 map[Custody]Position
-	rekeySet, channelsBroken   bool
+	channelsBroken             bool
 }
 
 // channelTypes are the kinds of channel that there are.

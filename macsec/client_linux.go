@@ -125,8 +125,7 @@ func dump(request func() ([]netlink.Message, error)) ([]netlink.Message, error) 
 // failure makes an Error of what the netlink library returned.
 func failure(op string, err error) *Error {
 	e := &Error{Op: op, Err: err}
-	var nl *netlink.OpError
-	if errors.As(err, &nl) {
+	if nl, ok := errors.AsType[*netlink.OpError](err); ok {
 		e.Message = nl.Message
 		var errno unix.Errno
 		// The library says only "receive" on top of an errno of the kernel.

@@ -246,7 +246,7 @@ func TestDumpThatLacksTheDevice(t *testing.T) {
 	}
 }
 
-func on[T any](v T) *T { return &v }
+//go:fix inline
 
 // TestRequests holds every request to its octets; the conformance test has a
 // real kernel confirm that they mean what they should.
@@ -279,12 +279,12 @@ func TestRequests(t *testing.T) {
 			return err
 		}},
 		{"create zero", func(c *Client) error { _, err := c.CreateDevice(3, "eth0-sec", DeviceConfig{SCB: true}); return err }},
-		{"update up", func(c *Client) error { return c.UpdateDevice(4, DeviceUpdate{Up: on(true)}) }},
-		{"update down and encoding AN", func(c *Client) error { return c.UpdateDevice(4, DeviceUpdate{Up: on(false), EncodingAN: on(AN(2))}) }},
+		{"update up", func(c *Client) error { return c.UpdateDevice(4, DeviceUpdate{Up: new(true)}) }},
+		{"update down and encoding AN", func(c *Client) error { return c.UpdateDevice(4, DeviceUpdate{Up: new(false), EncodingAN: new(AN(2))}) }},
 		{"update everything", func(c *Client) error {
 			return c.UpdateDevice(4, DeviceUpdate{
-				Encrypt: on(true), Protect: on(true), IncludeSCI: on(false), EndStation: on(true), SCB: on(false),
-				Validate: on(Strict), ReplayProtect: on(true), ReplayWindow: on(uint32(7)), EncodingAN: on(AN(1)),
+				Encrypt: new(true), Protect: new(true), IncludeSCI: new(false), EndStation: new(true), SCB: new(false),
+				Validate: new(Strict), ReplayProtect: new(true), ReplayWindow: new(uint32(7)), EncodingAN: new(AN(1)),
 			})
 		}},
 		{"delete", func(c *Client) error { return c.DeleteDevice(4) }},
@@ -293,13 +293,13 @@ func TestRequests(t *testing.T) {
 		{"delete RX SC", func(c *Client) error { return c.DeleteRxSC(4, testPeer) }},
 		{"add RX SA with XPN", func(c *Client) error { return c.AddRxSA(4, testPeer, xpn) }},
 		{"add RX SA without XPN or PN", func(c *Client) error { n := narrow; n.NextPN = 0; return c.AddRxSA(5, testPeer, n) }},
-		{"update RX SA", func(c *Client) error { return c.UpdateRxSA(4, testPeer, 1, SAUpdate{NextPN: on(uint64(9))}) }},
+		{"update RX SA", func(c *Client) error { return c.UpdateRxSA(4, testPeer, 1, SAUpdate{NextPN: new(uint64(9))}) }},
 		{"delete RX SA", func(c *Client) error { return c.DeleteRxSA(4, testPeer, 1) }},
 		{"add TX SA with XPN", func(c *Client) error { return c.AddTxSA(4, xpn) }},
 		{"add TX SA without XPN", func(c *Client) error { return c.AddTxSA(5, narrow) }},
-		{"update TX SA off", func(c *Client) error { return c.UpdateTxSA(4, 0, SAUpdate{Active: on(false)}) }},
+		{"update TX SA off", func(c *Client) error { return c.UpdateTxSA(4, 0, SAUpdate{Active: new(false)}) }},
 		{"update TX SA on and up", func(c *Client) error {
-			return c.UpdateTxSA(5, 3, SAUpdate{Active: on(true), NextPN: on(uint64(0xffffffff))})
+			return c.UpdateTxSA(5, 3, SAUpdate{Active: new(true), NextPN: new(uint64(0xffffffff))})
 		}},
 		{"delete TX SA", func(c *Client) error { return c.DeleteTxSA(4, 0) }},
 		{"set offload", func(c *Client) error { return c.SetOffload(4, PHY) }},
@@ -332,10 +332,10 @@ func TestTransmitPacketNumbersNeverFall(t *testing.T) {
 	s := newScript(t)
 	c := s.client(t)
 	for name, err := range map[string]error{
-		"active":              c.UpdateTxSA(4, 0, SAUpdate{NextPN: on(uint64(1000))}),
-		"lower":               c.UpdateTxSA(5, 3, SAUpdate{NextPN: on(uint64(0xfffffffd))}),
+		"active":              c.UpdateTxSA(4, 0, SAUpdate{NextPN: new(uint64(1000))}),
+		"lower":               c.UpdateTxSA(5, 3, SAUpdate{NextPN: new(uint64(0xfffffffd))}),
 		"key of another one":  c.AddTxSA(4, SA{AN: 2, NextPN: 1000, Key: NewKey(make([]byte, 32)), KeyID: KeyID{0xaa, 15: 3}}),
-		"active and updating": c.UpdateTxSA(4, 0, SAUpdate{NextPN: on(uint64(1000)), Active: on(false)}),
+		"active and updating": c.UpdateTxSA(4, 0, SAUpdate{NextPN: new(uint64(1000)), Active: new(false)}),
 	} {
 		if !errors.Is(err, ErrPNReuse) {
 			t.Errorf("%s: %v, want ErrPNReuse", name, err)
@@ -369,7 +369,7 @@ func TestRefusals(t *testing.T) {
 	if !errors.As(err, &e) {
 		t.Fatalf("%T", err)
 	}
-	if e.Op != OpDeleteRxSA || e.Interface != "eth0-sec" || e.Index != 4 || *e.SCI != testPeer || *e.AN != 1 || e.Err != error(unix.EBUSY) || e.Message != "no, really" {
+	if e.Op != OpDeleteRxSA || e.Interface != "eth0-sec" || e.Index != 4 || *e.SCI != testPeer || *e.AN != 1 || !errors.Is(e.Err, error(unix.EBUSY)) || e.Message != "no, really" {
 		t.Errorf("%+v", e)
 	}
 	s.errno, s.message = unix.EOPNOTSUPP, ""
@@ -382,7 +382,7 @@ func TestRefusals(t *testing.T) {
 	}
 	asked := len(s.asked)
 	for _, err := range []error{
-		c.AddTxSA(5, SA{NextPN: 1 << 32}), c.UpdateRxSA(5, testPeer, 0, SAUpdate{NextPN: on(uint64(1 << 32))}),
+		c.AddTxSA(5, SA{NextPN: 1 << 32}), c.UpdateRxSA(5, testPeer, 0, SAUpdate{NextPN: new(uint64(1 << 32))}),
 	} {
 		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "does not fit the 32 bits of GCM-AES-128") {
 			t.Errorf("a wide packet number: %v", err)
@@ -409,7 +409,7 @@ func TestConcurrentClient(t *testing.T) {
 		wg.Go(func() {
 			for range 20 {
 				got, err := c.SecYs()
-				err = errors.Join(err, c.AddRxSC(4, testPeer, true), c.UpdateTxSA(4, 0, SAUpdate{Active: on(true)}), c.DeleteTxSA(4, 0))
+				err = errors.Join(err, c.AddRxSC(4, testPeer, true), c.UpdateTxSA(4, 0, SAUpdate{Active: new(true)}), c.DeleteTxSA(4, 0))
 				if err != nil || !reflect.DeepEqual(got, want) {
 					t.Errorf("%+v, %v", got, err)
 				}

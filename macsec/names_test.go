@@ -94,7 +94,7 @@ func TestErrorsSayWhatWhereWhyAndWhatNext(t *testing.T) {
 			t.Errorf("got  %s\nwant %s", got, c.text)
 		}
 		for _, kind := range []error{macsec.ErrBusy, macsec.ErrExist, macsec.ErrPNReuse, macsec.ErrOffloadUnsupported, macsec.ErrPermission, macsec.ErrInvalid, macsec.ErrUnsupported} {
-			if got := errors.Is(c.err, kind); got != (kind == c.kind) {
+			if got := errors.Is(c.err, kind); got != (errors.Is(kind, c.kind)) {
 				t.Errorf("%v is %v: %t", c.err, kind, got)
 			}
 		}

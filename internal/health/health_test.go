@@ -187,7 +187,7 @@ func TestSet(t *testing.T) {
 			t.Errorf("step %d: %q, want %q", i, got, step.want)
 		}
 	}
-	if _, any := s.Worst(); any || s.Has(health.PeerSilent) {
+	if _, raised := s.Worst(); raised || s.Has(health.PeerSilent) {
 		t.Error("an empty set has a worst fault")
 	}
 	s.Raise(exempt)

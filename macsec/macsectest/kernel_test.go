@@ -23,7 +23,7 @@ var (
 
 const suite = macsec.GCMAESXPN256
 
-func ptr[T any](v T) *T { return &v }
+//go:fix inline
 
 func device(t *testing.T, k *macsectest.Kernel) *macsec.Device {
 	t.Helper()
@@ -31,7 +31,7 @@ func device(t *testing.T, k *macsectest.Kernel) *macsec.Device {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := k.UpdateDevice(d.Index, macsec.DeviceUpdate{Up: ptr(true)}); err != nil {
+	if err := k.UpdateDevice(d.Index, macsec.DeviceUpdate{Up: new(true)}); err != nil {
 		t.Fatal(err)
 	}
 	return d
@@ -107,9 +107,9 @@ func TestHooksAndJournal(t *testing.T) {
 		t.Errorf("what died before is there, or what died after is not: %+v, %v", s, err)
 	}
 	for _, err := range []error{
-		k.UpdateDevice(d.Index, macsec.DeviceUpdate{EncodingAN: ptr(macsec.AN(2)), Encrypt: ptr(true)}),
+		k.UpdateDevice(d.Index, macsec.DeviceUpdate{EncodingAN: new(macsec.AN(2)), Encrypt: new(true)}),
 		k.AddRxSC(d.Index, far, true), k.AddRxSA(d.Index, far, association(1, 1)),
-		k.UpdateRxSA(d.Index, far, 1, macsec.SAUpdate{NextPN: ptr(uint64(70)), Active: ptr(false)}),
+		k.UpdateRxSA(d.Index, far, 1, macsec.SAUpdate{NextPN: new(uint64(70)), Active: new(false)}),
 		k.SetOffload(d.Index, macsec.Off), k.DeleteDevice(d.Index),
 	} {
 		if err != nil {
@@ -235,7 +235,7 @@ func TestNonceReuseIsSeen(t *testing.T) {
 			for n := range byte(6) {
 				an := macsec.AN(n % 4)
 				if n >= 4 {
-					for _, err := range []error{k.UpdateTxSA(d.Index, an, macsec.SAUpdate{Active: ptr(false)}), k.DeleteTxSA(d.Index, an)} {
+					for _, err := range []error{k.UpdateTxSA(d.Index, an, macsec.SAUpdate{Active: new(false)}), k.DeleteTxSA(d.Index, an)} {
 						if err != nil {
 							t.Fatal(err)
 						}
@@ -366,7 +366,7 @@ func FuzzReceive(f *testing.F) {
 	k := macsectest.New()
 	d, err := k.CreateDevice(k.AddInterface("eth0", mac, 1500), "ms0", macsec.Closed(own, suite))
 	for _, err := range []error{
-		err, k.UpdateDevice(d.Index, macsec.DeviceUpdate{Up: ptr(true)}), k.AddTxSA(d.Index, association(0, 7)),
+		err, k.UpdateDevice(d.Index, macsec.DeviceUpdate{Up: new(true)}), k.AddTxSA(d.Index, association(0, 7)),
 		k.AddRxSC(d.Index, own, true), k.AddRxSA(d.Index, own, association(0, 7)),
 	} {
 		if err != nil {

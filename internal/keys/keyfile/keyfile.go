@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/lever-link/lever/internal/secret"
@@ -83,19 +84,19 @@ func decode(path string, digits []byte, format Format) (secret.Key, error) {
 	fail := func(message string, args ...any) (secret.Key, error) {
 		return secret.Key{}, &FormatError{path, fmt.Sprintf(message, args...)}
 	}
-	want := ""
+	var want strings.Builder
 	for i, s := range format.Sizes {
 		if i > 0 {
-			want += " or "
+			want.WriteString(" or ")
 		}
-		want += strconv.Itoa(2 * s)
+		want.WriteString(strconv.Itoa(2 * s))
 	}
 	body, newline := bytes.CutSuffix(digits, []byte("\n"))
 	switch {
 	case len(digits) > 2*slices.Max(format.Sizes)+1:
-		return fail("it is longer than %s hexadecimal digits and a newline", want)
+		return fail("it is longer than %s hexadecimal digits and a newline", want.String())
 	case len(body)%2 != 0 || !slices.Contains(format.Sizes, len(body)/2):
-		return fail("it has %d characters before its final newline, not %s", len(body), want)
+		return fail("it has %d characters before its final newline, not %s", len(body), want.String())
 	case !newline && !format.NewlineOptional:
 		return fail("there is no newline after its %d characters, so it may not be complete", len(body))
 	}

@@ -122,9 +122,9 @@ var channelCases = []testCase{
 		must(t, l.AddRxSA(d.Index, peer, sa(suite, 1, 1)))
 		must(t, l.AddTxSA(d.Index, sa(suite, 0, 1)))
 		rx := func() macsec.SA { return *l.secY(t, d.Index).RxSC(peer).SA(1) }
-		must(t, l.UpdateRxSA(d.Index, peer, 1, macsec.SAUpdate{NextPN: ptr(uint64(1000))}))
+		must(t, l.UpdateRxSA(d.Index, peer, 1, macsec.SAUpdate{NextPN: new(uint64(1000))}))
 		equal(t, "raised", rx().NextPN, 1000)
-		must(t, l.UpdateRxSA(d.Index, peer, 1, macsec.SAUpdate{NextPN: ptr(uint64(10)), Active: ptr(false)}))
+		must(t, l.UpdateRxSA(d.Index, peer, 1, macsec.SAUpdate{NextPN: new(uint64(10)), Active: new(false)}))
 		equal(t, "lowered", rx().NextPN, 10)
 		equal(t, "switched off", rx().Active, false)
 		must(t, l.UpdateRxSA(d.Index, peer, 1, macsec.SAUpdate{}))
@@ -132,14 +132,14 @@ var channelCases = []testCase{
 			err  error
 			kind error
 		}{
-			"RX zero":        {l.UpdateRxSA(d.Index, peer, 1, macsec.SAUpdate{NextPN: ptr(uint64(0))}), macsec.ErrInvalid},
-			"RX wide":        {l.UpdateRxSA(d.Index, peer, 1, macsec.SAUpdate{NextPN: ptr(uint64(1 << 32))}), macsec.ErrInvalid},
-			"RX number":      {l.UpdateRxSA(d.Index, peer, 4, macsec.SAUpdate{Active: ptr(true)}), macsec.ErrInvalid},
-			"RX missing":     {l.UpdateRxSA(d.Index, peer, 2, macsec.SAUpdate{Active: ptr(true)}), macsec.ErrNotExist},
-			"RX no channel":  {l.UpdateRxSA(d.Index, peer2, 1, macsec.SAUpdate{Active: ptr(true)}), macsec.ErrNotExist},
-			"TX zero":        {l.UpdateTxSA(d.Index, 0, macsec.SAUpdate{NextPN: ptr(uint64(0))}), macsec.ErrInvalid},
-			"TX number":      {l.UpdateTxSA(d.Index, 4, macsec.SAUpdate{Active: ptr(true)}), macsec.ErrInvalid},
-			"TX missing":     {l.UpdateTxSA(d.Index, 2, macsec.SAUpdate{Active: ptr(true)}), macsec.ErrNotExist},
+			"RX zero":        {l.UpdateRxSA(d.Index, peer, 1, macsec.SAUpdate{NextPN: new(uint64(0))}), macsec.ErrInvalid},
+			"RX wide":        {l.UpdateRxSA(d.Index, peer, 1, macsec.SAUpdate{NextPN: new(uint64(1 << 32))}), macsec.ErrInvalid},
+			"RX number":      {l.UpdateRxSA(d.Index, peer, 4, macsec.SAUpdate{Active: new(true)}), macsec.ErrInvalid},
+			"RX missing":     {l.UpdateRxSA(d.Index, peer, 2, macsec.SAUpdate{Active: new(true)}), macsec.ErrNotExist},
+			"RX no channel":  {l.UpdateRxSA(d.Index, peer2, 1, macsec.SAUpdate{Active: new(true)}), macsec.ErrNotExist},
+			"TX zero":        {l.UpdateTxSA(d.Index, 0, macsec.SAUpdate{NextPN: new(uint64(0))}), macsec.ErrInvalid},
+			"TX number":      {l.UpdateTxSA(d.Index, 4, macsec.SAUpdate{Active: new(true)}), macsec.ErrInvalid},
+			"TX missing":     {l.UpdateTxSA(d.Index, 2, macsec.SAUpdate{Active: new(true)}), macsec.ErrNotExist},
 			"TX del number":  {l.DeleteTxSA(d.Index, 4), macsec.ErrInvalid},
 			"TX del missing": {l.DeleteTxSA(d.Index, 2), macsec.ErrNotExist},
 			"RX del number":  {l.DeleteRxSA(d.Index, peer, 4), macsec.ErrInvalid},
@@ -150,11 +150,11 @@ var channelCases = []testCase{
 		}
 		// The encoding association's state is the device's.
 		equal(t, "operational", l.secY(t, d.Index).Operational, true)
-		must(t, l.UpdateTxSA(d.Index, 0, macsec.SAUpdate{Active: ptr(false)}))
+		must(t, l.UpdateTxSA(d.Index, 0, macsec.SAUpdate{Active: new(false)}))
 		equal(t, "operational without", l.secY(t, d.Index).Operational, false)
-		must(t, l.UpdateTxSA(d.Index, 0, macsec.SAUpdate{Active: ptr(true)}))
+		must(t, l.UpdateTxSA(d.Index, 0, macsec.SAUpdate{Active: new(true)}))
 		equal(t, "operational again", l.secY(t, d.Index).Operational, true)
-		must(t, l.UpdateDevice(d.Index, macsec.DeviceUpdate{EncodingAN: ptr(macsec.AN(3))}))
+		must(t, l.UpdateDevice(d.Index, macsec.DeviceUpdate{EncodingAN: new(macsec.AN(3))}))
 		equal(t, "operational on a missing one", l.secY(t, d.Index).Operational, false)
 	}},
 	{"association/delete", func(t *testing.T, l *lab) {
@@ -175,7 +175,7 @@ var channelCases = []testCase{
 			e.SCI == nil || *e.SCI != peer || e.AN == nil || *e.AN != 1 || !errors.Is(e.Err, syscall.EBUSY) {
 			t.Errorf("details of %+v", e)
 		}
-		off := macsec.SAUpdate{Active: ptr(false)}
+		off := macsec.SAUpdate{Active: new(false)}
 		must(t, l.UpdateRxSA(d.Index, peer, 1, off))
 		must(t, l.UpdateTxSA(d.Index, 1, off))
 		must(t, l.DeleteRxSA(d.Index, peer, 1))
@@ -195,14 +195,14 @@ var channelCases = []testCase{
 			must(t, to(500))
 			must(t, to(500))
 			refused(t, to(499), macsec.ErrPNReuse)
-			must(t, l.UpdateTxSA(d.Index, 0, macsec.SAUpdate{Active: ptr(true)}))
+			must(t, l.UpdateTxSA(d.Index, 0, macsec.SAUpdate{Active: new(true)}))
 			refused(t, to(600), macsec.ErrPNReuse)
 			equal(t, "unmoved", l.secY(t, d.Index).TxSC.SA(0).NextPN, 500)
 
 			twice := first
 			twice.AN, twice.NextPN = 1, 700
 			refused(t, l.AddTxSA(d.Index, twice), macsec.ErrPNReuse)
-			must(t, l.UpdateTxSA(d.Index, 0, macsec.SAUpdate{Active: ptr(false)}))
+			must(t, l.UpdateTxSA(d.Index, 0, macsec.SAUpdate{Active: new(false)}))
 			must(t, l.DeleteTxSA(d.Index, 0))
 			err := l.AddTxSA(d.Index, first)
 			refused(t, err, macsec.ErrPNReuse)

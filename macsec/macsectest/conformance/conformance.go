@@ -60,7 +60,7 @@ var (
 	allSuites = []macsec.CipherSuite{macsec.GCMAES128, macsec.GCMAES256, macsec.GCMAESXPN128, macsec.GCMAESXPN256}
 )
 
-func ptr[T any](v T) *T { return &v }
+//go:fix inline
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -102,7 +102,7 @@ func (l *lab) secY(t *testing.T, index int) *macsec.SecY {
 
 func (l *lab) up(t *testing.T, index int) {
 	t.Helper()
-	must(t, l.UpdateDevice(index, macsec.DeviceUpdate{Up: ptr(true)}))
+	must(t, l.UpdateDevice(index, macsec.DeviceUpdate{Up: new(true)}))
 }
 
 // key is a different key for every n, of the suite's length.

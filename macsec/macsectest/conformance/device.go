@@ -133,15 +133,15 @@ var deviceCases = []testCase{
 			u    macsec.DeviceUpdate
 			f    func(*macsec.DeviceConfig)
 		}{
-			{"encrypt", macsec.DeviceUpdate{Encrypt: ptr(false)}, func(c *macsec.DeviceConfig) { c.Encrypt = false }},
-			{"protect", macsec.DeviceUpdate{Protect: ptr(false)}, func(c *macsec.DeviceConfig) { c.Protect = false }},
-			{"SCI to ES", macsec.DeviceUpdate{IncludeSCI: ptr(false), EndStation: ptr(true)}, func(c *macsec.DeviceConfig) { c.IncludeSCI, c.EndStation = false, true }},
-			{"ES to SCB", macsec.DeviceUpdate{EndStation: ptr(false), SCB: ptr(true)}, func(c *macsec.DeviceConfig) { c.EndStation, c.SCB = false, true }},
-			{"validate", macsec.DeviceUpdate{Validate: ptr(macsec.Check)}, func(c *macsec.DeviceConfig) { c.Validate = macsec.Check }},
-			{"window", macsec.DeviceUpdate{ReplayWindow: ptr(uint32(64))}, func(c *macsec.DeviceConfig) { c.ReplayWindow = 64 }},
-			{"replay off", macsec.DeviceUpdate{ReplayProtect: ptr(false)}, func(c *macsec.DeviceConfig) { c.ReplayProtect, c.ReplayWindow = false, 0 }},
-			{"replay on", macsec.DeviceUpdate{ReplayProtect: ptr(true), ReplayWindow: ptr(uint32(32))}, func(c *macsec.DeviceConfig) { c.ReplayProtect, c.ReplayWindow = true, 32 }},
-			{"encoding AN", macsec.DeviceUpdate{EncodingAN: ptr(macsec.AN(2))}, func(c *macsec.DeviceConfig) { c.EncodingAN = 2 }},
+			{"encrypt", macsec.DeviceUpdate{Encrypt: new(false)}, func(c *macsec.DeviceConfig) { c.Encrypt = false }},
+			{"protect", macsec.DeviceUpdate{Protect: new(false)}, func(c *macsec.DeviceConfig) { c.Protect = false }},
+			{"SCI to ES", macsec.DeviceUpdate{IncludeSCI: new(false), EndStation: new(true)}, func(c *macsec.DeviceConfig) { c.IncludeSCI, c.EndStation = false, true }},
+			{"ES to SCB", macsec.DeviceUpdate{EndStation: new(false), SCB: new(true)}, func(c *macsec.DeviceConfig) { c.EndStation, c.SCB = false, true }},
+			{"validate", macsec.DeviceUpdate{Validate: new(macsec.Check)}, func(c *macsec.DeviceConfig) { c.Validate = macsec.Check }},
+			{"window", macsec.DeviceUpdate{ReplayWindow: new(uint32(64))}, func(c *macsec.DeviceConfig) { c.ReplayWindow = 64 }},
+			{"replay off", macsec.DeviceUpdate{ReplayProtect: new(false)}, func(c *macsec.DeviceConfig) { c.ReplayProtect, c.ReplayWindow = false, 0 }},
+			{"replay on", macsec.DeviceUpdate{ReplayProtect: new(true), ReplayWindow: new(uint32(32))}, func(c *macsec.DeviceConfig) { c.ReplayProtect, c.ReplayWindow = true, 32 }},
+			{"encoding AN", macsec.DeviceUpdate{EncodingAN: new(macsec.AN(2))}, func(c *macsec.DeviceConfig) { c.EncodingAN = 2 }},
 			{"nothing", macsec.DeviceUpdate{}, func(*macsec.DeviceConfig) {}},
 		} {
 			if err := l.UpdateDevice(d.Index, c.u); err != nil {
@@ -151,12 +151,12 @@ var deviceCases = []testCase{
 			equal(t, c.name, l.secY(t, d.Index).DeviceConfig, want)
 		}
 		for name, u := range map[string]macsec.DeviceUpdate{
-			"replay without window": {ReplayProtect: ptr(true), Encrypt: ptr(true)},
-			"XPN window":            {ReplayWindow: ptr(uint32(1 << 30)), Encrypt: ptr(true)},
-			"AN":                    {EncodingAN: ptr(macsec.AN(4))},
-			"validate":              {Validate: ptr(macsec.Validate(3))},
-			"SCI and SCB":           {IncludeSCI: ptr(true), SCB: ptr(true)},
-			"SCB and ES":            {EndStation: ptr(true), SCB: ptr(true)},
+			"replay without window": {ReplayProtect: new(true), Encrypt: new(true)},
+			"XPN window":            {ReplayWindow: new(uint32(1 << 30)), Encrypt: new(true)},
+			"AN":                    {EncodingAN: new(macsec.AN(4))},
+			"validate":              {Validate: new(macsec.Validate(3))},
+			"SCI and SCB":           {IncludeSCI: new(true), SCB: new(true)},
+			"SCB and ES":            {EndStation: new(true), SCB: new(true)},
 		} {
 			t.Run(name, func(t *testing.T) {
 				refused(t, l.UpdateDevice(d.Index, u), macsec.ErrInvalid)
@@ -173,7 +173,7 @@ var deviceCases = []testCase{
 			_, err := l.SecY(index)
 			for what, err := range map[string]error{
 				"SecY": err, "delete": l.DeleteDevice(index),
-				"update":      l.UpdateDevice(index, macsec.DeviceUpdate{Up: ptr(false)}),
+				"update":      l.UpdateDevice(index, macsec.DeviceUpdate{Up: new(false)}),
 				"offload":     l.SetOffload(index, macsec.Off),
 				"add RX SC":   l.AddRxSC(index, peer, true),
 				"add TX SA":   l.AddTxSA(index, sa(macsec.GCMAES128, 0, 1)),

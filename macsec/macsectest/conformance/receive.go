@@ -52,7 +52,7 @@ var receiveCases = []testCase{
 					cfg := macsec.Closed(mine, suite)
 					cfg.Encrypt, cfg.ICVLen = encrypt, icv
 					from, to := l.ends(t, cfg, sa(suite, 1, n))
-					must(t, l.UpdateDevice(from.Index, macsec.DeviceUpdate{EncodingAN: ptr(macsec.AN(1))}))
+					must(t, l.UpdateDevice(from.Index, macsec.DeviceUpdate{EncodingAN: new(macsec.AN(1))}))
 					octets := uint64(0)
 					for _, size := range []int{50, 20, 900} {
 						f := frame(size)
@@ -109,7 +109,7 @@ var receiveCases = []testCase{
 			InOctetsDecrypted: 5*60 + 52,
 		})
 		equal(t, "association", sc.SA(0).Stats, macsec.SAStats{InPktsOK: 1, InPktsNotValid: 5})
-		must(t, l.UpdateRxSA(to.Index, mine, 0, macsec.SAUpdate{Active: ptr(false)}))
+		must(t, l.UpdateRxSA(to.Index, mine, 0, macsec.SAUpdate{Active: new(false)}))
 		l.arriveNone(t, to.Index, l.sendOne(t, from.Index, frame(60)))
 		equal(t, "not in use", l.secY(t, to.Index).RxSC(mine).Stats.InPktsNotUsingSA, 2)
 	}},
@@ -129,7 +129,7 @@ var receiveCases = []testCase{
 			// A window is no memory: within it the kernel accepts repeats.
 			l.arriveOne(t, to.Index, wire[5], frame(60))
 			// Delay protection: raising the next one raises the floor to 10.
-			must(t, l.UpdateRxSA(to.Index, mine, 0, macsec.SAUpdate{NextPN: ptr(uint64(13))}))
+			must(t, l.UpdateRxSA(to.Index, mine, 0, macsec.SAUpdate{NextPN: new(uint64(13))}))
 			l.arriveNone(t, to.Index, wire[8])
 			l.arriveOne(t, to.Index, wire[9], frame(60))
 			sc := l.secY(t, to.Index).RxSC(mine)
@@ -137,7 +137,7 @@ var receiveCases = []testCase{
 			equal(t, "good", sc.Stats.InPktsOK, 4)
 			equal(t, "next", sc.SA(0).NextPN, 13)
 			// Without replay protection what is late counts as delayed.
-			must(t, l.UpdateDevice(to.Index, macsec.DeviceUpdate{ReplayProtect: ptr(false)}))
+			must(t, l.UpdateDevice(to.Index, macsec.DeviceUpdate{ReplayProtect: new(false)}))
 			l.arriveOne(t, to.Index, wire[0], frame(60))
 			equal(t, "delayed", l.secY(t, to.Index).RxSC(mine).Stats.InPktsDelayed, 1)
 			must(t, l.DeleteDevice(from.Index))
@@ -156,8 +156,8 @@ var receiveCases = []testCase{
 		// Losing up to half of the 32 bits is no problem, more is.
 		gap := func(n uint64) uint64 {
 			next := l.secY(t, from.Index).TxSC.SA(0).NextPN + n
-			must(t, l.UpdateTxSA(from.Index, 0, macsec.SAUpdate{Active: ptr(false)}))
-			must(t, l.UpdateTxSA(from.Index, 0, macsec.SAUpdate{Active: ptr(true), NextPN: &next}))
+			must(t, l.UpdateTxSA(from.Index, 0, macsec.SAUpdate{Active: new(false)}))
+			must(t, l.UpdateTxSA(from.Index, 0, macsec.SAUpdate{Active: new(true), NextPN: &next}))
 			return next
 		}
 		next := gap(1<<31 - 1)
@@ -180,7 +180,7 @@ var receiveCases = []testCase{
 		l.arriveOne(t, to.Index, bad, frame(60))
 		l.arriveOne(t, to.Index, unused, frame(60))
 		l.arriveOne(t, to.Index, frame(70), frame(70))
-		must(t, l.UpdateDevice(to.Index, macsec.DeviceUpdate{Validate: ptr(macsec.Disabled)}))
+		must(t, l.UpdateDevice(to.Index, macsec.DeviceUpdate{Validate: new(macsec.Disabled)}))
 		l.arriveOne(t, to.Index, bad, frame(60))
 		s := l.secY(t, to.Index)
 		equal(t, "SecY", s.Stats, macsec.SecYStats{InPktsUntagged: 1})

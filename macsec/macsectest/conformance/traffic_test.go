@@ -262,18 +262,18 @@ func (w *twin) add(t *testing.T, sa macsec.SA) {
 // refused, and the datagrams inside.
 func (w *twin) read(t *testing.T, tap packetSocket, encrypt bool) {
 	t.Helper()
-	clear := []byte("in clear")
+	inClear := []byte("in inClear")
 	datagrams := 0
 	for _, f := range tap.read(t, 1) {
 		plain, err := w.k.Receive(w.index, f)
 		if err != nil {
 			t.Errorf("%v: %x", err, f)
 		}
-		if !bytes.Contains(plain, clear) {
+		if !bytes.Contains(plain, inClear) {
 			continue // address resolution
 		}
 		datagrams++
-		if bytes.Contains(f, clear) == encrypt {
+		if bytes.Contains(f, inClear) == encrypt {
 			t.Errorf("encrypt %t, yet on the wire %q", encrypt, f)
 		}
 	}

@@ -23,7 +23,7 @@ var transmitCases = []testCase{
 	}},
 	{"transmit/clear without protection", func(t *testing.T, l *lab) {
 		d := l.closed(t, macsec.GCMAES128)
-		must(t, l.UpdateDevice(d.Index, macsec.DeviceUpdate{Protect: ptr(false), Up: ptr(true)}))
+		must(t, l.UpdateDevice(d.Index, macsec.DeviceUpdate{Protect: new(false), Up: new(true)}))
 		f := frame(100)
 		wire := l.Send(t, d.Index, f, 1)
 		if len(wire) != 1 || !bytes.Equal(wire[0], f) {
@@ -35,7 +35,7 @@ var transmitCases = []testCase{
 		for _, suite := range allSuites {
 			for _, encrypt := range []bool{true, false} {
 				d := l.closed(t, suite)
-				must(t, l.UpdateDevice(d.Index, macsec.DeviceUpdate{Encrypt: &encrypt, Up: ptr(true), EncodingAN: ptr(macsec.AN(2))}))
+				must(t, l.UpdateDevice(d.Index, macsec.DeviceUpdate{Encrypt: &encrypt, Up: new(true), EncodingAN: new(macsec.AN(2))}))
 				// The lab's kernel remembers keys of deleted devices.
 				must(t, l.AddTxSA(d.Index, sa(suite, 2, byte(suite)<<1|b2i(encrypt))))
 				for i, n := range []int{60, 47, 48, 1000} {
@@ -80,12 +80,12 @@ var transmitCases = []testCase{
 		encode(3)
 		l.sendNone(t, d.Index, frame(60))
 		encode(1)
-		must(t, l.UpdateTxSA(d.Index, 1, macsec.SAUpdate{Active: ptr(false)}))
+		must(t, l.UpdateTxSA(d.Index, 1, macsec.SAUpdate{Active: new(false)}))
 		l.sendNone(t, d.Index, frame(60))
-		must(t, l.UpdateTxSA(d.Index, 1, macsec.SAUpdate{Active: ptr(true)}))
+		must(t, l.UpdateTxSA(d.Index, 1, macsec.SAUpdate{Active: new(true)}))
 		equal(t, "PN goes on", pn(t, l.sendOne(t, d.Index, frame(60))), 2)
 		// Down and up again: the associations stay.
-		must(t, l.UpdateDevice(d.Index, macsec.DeviceUpdate{Up: ptr(false)}))
+		must(t, l.UpdateDevice(d.Index, macsec.DeviceUpdate{Up: new(false)}))
 		l.up(t, d.Index)
 		equal(t, "PN after down and up", pn(t, l.sendOne(t, d.Index, frame(60))), 3)
 		equal(t, "rest", l.secY(t, d.Index).TxSC.SA(0).NextPN, 2)
@@ -107,7 +107,7 @@ var transmitCases = []testCase{
 			equal(t, "active", s.TxSC.SA(0).Active, false)
 			equal(t, "operational", s.Operational, false)
 			// And not after switching it on again either.
-			must(t, l.UpdateTxSA(d.Index, 0, macsec.SAUpdate{Active: ptr(true)}))
+			must(t, l.UpdateTxSA(d.Index, 0, macsec.SAUpdate{Active: new(true)}))
 			l.sendNone(t, d.Index, frame(60))
 			must(t, l.DeleteDevice(d.Index))
 		}
@@ -118,7 +118,7 @@ var transmitCases = []testCase{
 		first := sa(macsec.GCMAES128, 0, 1)
 		first.Active = false
 		must(t, l.AddTxSA(d.Index, first))
-		must(t, l.UpdateTxSA(d.Index, 0, macsec.SAUpdate{Active: ptr(true), NextPN: ptr(uint64(math.MaxUint32))}))
+		must(t, l.UpdateTxSA(d.Index, 0, macsec.SAUpdate{Active: new(true), NextPN: new(uint64(math.MaxUint32))}))
 		equal(t, "PN", pn(t, l.sendOne(t, d.Index, frame(60))), math.MaxUint32)
 		l.sendNone(t, d.Index, frame(60))
 		equal(t, "active", l.secY(t, d.Index).TxSC.SA(0).Active, false)
