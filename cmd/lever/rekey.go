@@ -16,7 +16,12 @@ func newRekeyCommand() *cobra.Command {
 		Long: `Replace a link's SAK now, at whichever end this is, and return when the new one
 is in use at both ends. No frame is lost. SAKs are replaced on schedule anyway
 (sak_rekey in the inventory's policy).`,
-		Args: cobra.ExactArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("rekey takes one link, as lever status lists them; %d were given", len(args))
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l, err := agent.NewClient(runDir).Rekey(cmd.Context(), args[0])
 			if err != nil {

@@ -9,8 +9,6 @@ import (
 	"net"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/lever-link/lever/internal/fence"
 	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/keys"
@@ -308,8 +306,8 @@ func (t *task) read(ctx context.Context, frames chan<- []byte, broken chan<- err
 		if ctx.Err() != nil {
 			return
 		}
-		if errors.Is(err, unix.ENETDOWN) {
-			continue // said once by the kernel when the interface goes down
+		if errors.Is(err, pae.ErrDown) {
+			continue // the next read waits until it is up again, or gone
 		}
 		if err != nil {
 			select {
@@ -359,7 +357,7 @@ func (t *task) obey(ev mka.Event) {
 		t.persist(out.Persist)
 	}
 	for _, f := range out.Frames {
-		if err := t.conn.WriteFrame(f); err != nil && !errors.Is(err, unix.ENETDOWN) {
+		if err := t.conn.WriteFrame(f); err != nil && !errors.Is(err, pae.ErrDown) {
 			t.log.Warn("MKPDU not sent", "interface", t.parent.name, "error", err)
 		}
 	}
