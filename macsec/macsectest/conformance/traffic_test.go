@@ -262,7 +262,7 @@ func (w *twin) add(t *testing.T, sa macsec.SA) {
 // refused, and the datagrams inside.
 func (w *twin) read(t *testing.T, tap packetSocket, encrypt bool) {
 	t.Helper()
-	inClear := []byte("in inClear")
+	inClear := []byte("in clear")
 	datagrams := 0
 	for _, f := range tap.read(t, 1) {
 		plain, err := w.k.Receive(w.index, f)
