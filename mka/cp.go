@@ -166,6 +166,25 @@ func (p *Port) everyLive(l *dataKey, ok func(*peer, KI) bool) bool {
 	return n > 0
 }
 
+// received says whether there are live peers and all of them say that they
+// receive with k. They need not have proved themselves to our latest MI yet:
+// that we took a fresh one does not make their SAs go away.
+func (k *dataKey) received() bool {
+	if k.owner == nil {
+		return false
+	}
+	n := 0
+	for _, pe := range k.owner.peers {
+		if pe.live && !pe.receives(k.ki) {
+			return false
+		}
+		if pe.live {
+			n++
+		}
+	}
+	return n > 0
+}
+
 func (p *Port) noteInUse(l *dataKey) {
 	if l.inUse || !p.everyLive(l, (*peer).transmits) {
 		return
@@ -182,7 +201,7 @@ func (p *Port) noteInUse(l *dataKey) {
 func (p *Port) noteSecured() {
 	p.secured = nil
 	for _, k := range [...]*dataKey{p.cp.latest, p.cp.old} {
-		if k != nil && k.tx && p.everyLive(k, (*peer).receives) {
+		if k != nil && k.tx && k.received() {
 			p.secured = k
 			break
 		}

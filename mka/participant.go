@@ -97,7 +97,7 @@ func (p *Port) renewMI(pa *participant) {
 		return
 	}
 	for _, pe := range pa.peers {
-		pe.live, pe.firstSeen, pe.expires = false, p.now, p.now.Add(p.cfg.Life)
+		pe.proven, pe.expires = false, p.now.Add(p.cfg.Life)
 	}
 	pa.dist = nil
 	pa.ramp, pa.sendNow = firstRamp, true

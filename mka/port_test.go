@@ -111,6 +111,9 @@ func TestRekeysLoseNothingAndAlternateANs(t *testing.T) {
 			}
 			s.noGaps()
 			for _, m := range s.members {
+				if n := m.saw(mka.NoticeSecured); n != 21 {
+					t.Errorf("%s said %d times that it is secured, want once a SAK", m.name, n)
+				}
 				if len(m.secy.tx) != 1 || len(m.secy.rx) != 1 {
 					t.Errorf("%s keeps %d transmit SAs and %d receive SCs", m.name, len(m.secy.tx), len(m.secy.rx))
 				}
