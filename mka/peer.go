@@ -24,7 +24,7 @@ type peer struct {
 	desired   bool
 
 	use     SAKUse
-	lpnHigh uint32 // of use.LatestLPN
+	lpnHigh struct{ latest, old uint32 } // of the LPNs in use, from the XPN set
 	// lackingSince is since when its MKPDUs do not say that it transmits
 	// with the SAK in use; zero when they do.
 	lackingSince time.Time

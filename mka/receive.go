@@ -82,10 +82,8 @@ func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 	if m.DistributedSAK.Present {
 		p.acceptSAK(pa, pe, m)
 	}
-	pe.use, pe.lpnHigh = m.SAKUse, 0
-	if m.XPN.Present {
-		pe.lpnHigh = m.XPN.LatestLPNHigh
-	}
+	pe.use = m.SAKUse
+	pe.lpnHigh.latest, pe.lpnHigh.old = m.XPN.LatestLPNHigh, m.XPN.OldLPNHigh
 	switch l := p.cp.latest; {
 	case l == nil || pe.transmits(l.ki):
 		pe.lackingSince = time.Time{}
@@ -116,15 +114,21 @@ func (pe *peer) receives(ki KI) bool {
 	return u.Present && (u.Latest == ki && u.LatestRx || u.Old == ki && u.OldRx)
 }
 
+// transmits says whether pe transmits with ki. Once a SAK is settled the CP
+// machine makes it the old one (RETIRE, 802.1X-2020 12.4), and some peers then
+// report it so: wpa_supplicant always, MKAdaemon from the start.
 func (pe *peer) transmits(ki KI) bool {
 	u := &pe.use
-	return u.Present && u.Latest == ki && u.LatestTx
+	return u.Present && (u.Latest == ki && u.LatestTx || u.Old == ki && u.OldTx)
 }
 
 // transmitPN is the peer's own report of its transmit PN under ki.
 func (pe *peer) transmitPN(ki KI) uint64 {
-	if !pe.use.Present || pe.use.Latest != ki {
-		return 0
+	switch u := &pe.use; {
+	case u.Present && u.Latest == ki:
+		return uint64(pe.lpnHigh.latest)<<32 | uint64(u.LatestLPN)
+	case u.Present && u.Old == ki:
+		return uint64(pe.lpnHigh.old)<<32 | uint64(u.OldLPN)
 	}
-	return uint64(pe.lpnHigh)<<32 | uint64(pe.use.LatestLPN)
+	return 0
 }
