@@ -43,6 +43,7 @@ test: kernel tools
 
 lint: $(LINT)
 	$(LINT) run ./...
+	$(LINT) run --build-tags '' ./...
 
 fuzz:
 	@grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | grep -v /testdata/ | \

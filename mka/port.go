@@ -231,6 +231,7 @@ func (p *Port) addCAK(ev Event) {
 		p.conditions.raise(p.now, Condition{Kind: ConditionBadCAK, CKN: ev.CKN, Err: err})
 		return
 	}
+	p.conditions.clear(ConditionUnknownCKN, ev.CKN)
 	p.participants = append(p.participants, pa)
 	slices.SortStableFunc(p.participants, func(a, b *participant) int {
 		switch {

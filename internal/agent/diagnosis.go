@@ -75,7 +75,11 @@ var diagnosed = []health.Code{
 func (t *task) diagnose(st *mka.Status, now time.Time) {
 	var found []health.Fault
 	for i := range st.Conditions {
-		found = append(found, t.word(&st.Conditions[i]))
+		c := &st.Conditions[i]
+		if c.Kind == mka.ConditionUnknownCKN && c.Last.Sub(c.Since) < 2*mka.DefaultHello {
+			continue // an epoch arrives here a moment later than there, or leaves
+		}
+		found = append(found, t.word(c))
 	}
 	if t.server.policy.Mode != inventory.Enforce {
 		found = append(found, health.Raise(health.FenceOpen, t.began, "interface", t.parent.name))

@@ -5,6 +5,7 @@ import (
 
 	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/internal/keys/keyfile"
 	"github.com/lever-link/lever/internal/secret"
 	"github.com/lever-link/lever/mka"
 )
@@ -54,7 +55,14 @@ func (t *task) offerPSKs() {
 	for i, psk := range t.link.PSK {
 		c, err := keys.LoadPSK(psk.CKN, psk.CAKFile)
 		if err != nil {
-			t.faults.Raise(health.Raise(health.KeyFileUnreadable, time.Now(), "file", psk.CAKFile, "detail", err))
+			code := health.KeyFileUnreadable
+			switch {
+			case isA[*keyfile.PermissionError](err):
+				code = health.KeyFilePermissions
+			case isA[*keyfile.FormatError](err):
+				code = health.KeyFileMalformed
+			}
+			t.faults.Raise(health.Raise(code, time.Now(), "file", psk.CAKFile, "channel", "none, it is static", "detail", err))
 			t.log.Error("static CAK refused", "file", psk.CAKFile, "error", err)
 			continue
 		}

@@ -384,7 +384,14 @@ func (t *task) persist(r *mka.Record) {
 
 // notice acts on a change that the Port reports, and logs it.
 func (t *task) notice(n mka.Notice) {
-	t.log.Info(n.Kind.String(), "ckn", n.CKN.String(), "epoch", t.epochs[n.CKN].String(), "sci", n.SCI.String(), "ki", n.KI.String(), "an", n.AN)
+	attrs := []any{"epoch", t.epochName(n.CKN), "ckn", n.CKN.String()}
+	if n.SCI != (mka.SCI{}) {
+		attrs = append(attrs, "sci", n.SCI.String())
+	}
+	if n.KI != (mka.KI{}) {
+		attrs = append(attrs, "ki", n.KI.String(), "an", n.AN)
+	}
+	t.log.Info(n.Kind.String(), attrs...)
 	now := time.Now()
 	switch n.Kind {
 	case mka.NoticeSecured:
