@@ -9,7 +9,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/lever-link/lever/internal/fence"
 	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/keys"
 	"github.com/lever-link/lever/internal/pae"
@@ -202,13 +201,8 @@ func (t *task) setUpLink() error {
 		return err
 	}
 	t.parent, t.began = p, time.Now()
-	if t.server.policy.Mode == inventory.Enforce {
-		err = fence.Close(p.index, t.fenceOptions())
-	} else {
-		err = fence.Open(p.index)
-	}
-	if err != nil {
-		return &fenceError{err}
+	if err := t.ensureFence(); err != nil {
+		return err
 	}
 	if p.master != 0 {
 		return &enslavedError{p.name, interfaceName(p.master)}
@@ -496,7 +490,5 @@ func (t *task) suite() mka.CipherSuite {
 	}
 	return mka.GCMAESXPN256
 }
-
-func (t *task) fenceOptions() fence.Options { return fence.Options{EtherType: t.link.MKA.EtherType} }
 
 func macString(m mka.MAC) string { return net.HardwareAddr(m[:]).String() }

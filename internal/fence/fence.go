@@ -130,6 +130,14 @@ type State struct {
 	DroppedEgress, DroppedIngress Counter
 }
 
+// Leaks says whether plain frames may pass because the drop of a direction is
+// not in place, whatever else is.
+func (s State) Leaks() bool {
+	return slices.ContainsFunc(s.Findings, func(f Finding) bool {
+		return f.Priority == dropPriority && f.Problem != Foreign
+	})
+}
+
 // OccupiedError says that Close could not install the fence because of filters
 // that it does not own.
 type OccupiedError struct{ Findings []Finding }

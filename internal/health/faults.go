@@ -35,6 +35,7 @@ const (
 	TrafficMissing   Code = "traffic-missing"
 	FenceMissing     Code = "fence-missing"
 	FenceOpen        Code = "fence-open"
+	FenceForeign     Code = "fence-foreign"
 	ParentMissing    Code = "parent-missing"
 	ParentDown       Code = "parent-down"
 	ParentEnslaved   Code = "parent-enslaved"
@@ -199,13 +200,18 @@ var table = []Declared{
 	},
 	{
 		Code: FenceMissing, Severity: Critical, Promise: NeverPlain,
-		Text: "the filters that keep plain frames off {interface} were not in place: {detail}",
-		Next: "find out what removed them (tc qdisc del, another agent); when they cannot be put back, set {interface} down",
+		Text: "the filters that keep plain frames off {interface} cannot be put in place: {detail}",
+		Next: "correct what the message names (a missing module, somebody else's filter); {interface} is held down as long as plain frames could pass",
 	},
 	{
 		Code: FenceOpen, Severity: Warning, Promise: NeverPlain,
 		Text: "the inventory says mode monitor: plain frames may pass on {interface}",
 		Next: "set policy mode enforce when every link of this node is secured",
+	},
+	{
+		Code: FenceForeign, Severity: Critical, Promise: NeverPlain, Subject: []string{"detail"},
+		Text: "a tc filter that is not the fence's comes before its drop on {interface} and may let plain frames through: {detail}",
+		Next: "remove it, or move it behind the fence's priorities",
 	},
 	{
 		Code: ParentMissing, Severity: Critical, Promise: AlwaysExplained,
