@@ -39,12 +39,13 @@ type Options struct {
 
 // server is one running agent.
 type server struct {
-	opts    Options
-	log     *slog.Logger
-	policy  inventory.Policy
-	kernel  macsec.Kernel
-	links   *linkEvents
-	started time.Time
+	opts     Options
+	log      *slog.Logger
+	policy   inventory.Policy
+	kernel   macsec.Kernel
+	platform platform
+	links    *linkEvents
+	started  time.Time
 
 	mu      sync.Mutex
 	status  map[string]LinkStatus // by link id
@@ -79,22 +80,40 @@ func Run(ctx context.Context, opts Options) error {
 	}
 	defer unlock()
 
-	s := &server{
-		opts: opts, log: opts.Log, policy: inv.Policy, started: time.Now(),
-		status: map[string]LinkStatus{}, changed: make(chan struct{}), tasks: map[string]*task{},
-	}
-	if s.kernel, err = macsec.New(); err != nil {
+	kernel, err := macsec.New()
+	if err != nil {
 		return fmt.Errorf("agent: talk to the kernel: %w", err)
 	}
-	defer func() { _ = s.kernel.Close() }()
+	defer func() { _ = kernel.Close() }()
 
 	g, ctx := errgroup.WithContext(ctx)
-	if s.links, err = watchLinks(ctx, s.log); err != nil {
+	events, err := watchLinks(ctx, opts.Log)
+	if err != nil {
 		return err
 	}
-	channels := openChannels(inv, s.log)
-	store := keys.NewStore(opts.StateDir)
-	s.log.Info("agent starts", "node", opts.Node, "links", len(links))
+	s := newServer(opts, inv.Policy, linux, kernel, events)
+	s.start(ctx, g, links, openChannels(inv, s.log))
+	g.Go(func() error { return s.serve(ctx, opts.Ready) })
+	err = g.Wait()
+	s.log.Info("agent stops; the encrypted path stays", "node", opts.Node)
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func newServer(opts Options, policy inventory.Policy, on platform, kernel macsec.Kernel, events *linkEvents) *server {
+	return &server{
+		opts: opts, log: opts.Log, policy: policy, platform: on, kernel: kernel, links: events, started: time.Now(),
+		status: map[string]LinkStatus{}, changed: make(chan struct{}), tasks: map[string]*task{},
+	}
+}
+
+// start runs a task for each link that must be encrypted, and says of the
+// others why they are left alone.
+func (s *server) start(ctx context.Context, g *errgroup.Group, links []inventory.NodeLink, channels [2]keys.Channel) {
+	store := keys.NewStore(s.opts.StateDir)
+	s.log.Info("agent starts", "node", s.opts.Node, "links", len(links))
 	for _, l := range links {
 		s.order = append(s.order, l.ID)
 		if l.Verdict.Kind != inventory.Encrypt {
@@ -106,13 +125,6 @@ func Run(ctx context.Context, opts Options) error {
 		s.setStatus(t.statusNow(time.Now()))
 		g.Go(func() error { return t.run(ctx) })
 	}
-	g.Go(func() error { return s.serve(ctx, opts.Ready) })
-	err = g.Wait()
-	s.log.Info("agent stops; the encrypted path stays", "node", opts.Node)
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
 }
 
 // openChannels makes the inventory's two channels. They share nothing.

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lever-link/lever/macsec"
 )
 
 // ErrNoAgent means that no agent answers in the run directory.
@@ -97,7 +99,7 @@ func (c *Client) Rekey(ctx context.Context, link string) (LinkStatus, error) {
 func (c *Client) Down(ctx context.Context, links []string) ([]string, error) {
 	st, err := c.Status(ctx)
 	if errors.Is(err, ErrNoAgent) {
-		return downWithoutAgent(c.runDir, links)
+		return downWithoutAgent(&linux, func() (macsec.Kernel, error) { return macsec.New() }, c.runDir, links)
 	}
 	if err != nil {
 		return nil, err

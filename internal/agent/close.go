@@ -13,22 +13,22 @@ import (
 // fence that cannot be closed leaves the parent down: the mode says that no
 // plain frame may pass, and the first one would be one too many.
 func (t *task) ensureFence() error {
-	index := t.parent.index
+	on, index := &t.server.platform, t.parent.index
 	if t.server.policy.Mode != inventory.Enforce {
-		if err := fence.Open(index); err != nil {
+		if err := on.openFence(index); err != nil {
 			return &fenceError{err}
 		}
 		return nil
 	}
 	opts := fence.Options{EtherType: t.link.MKA.EtherType}
-	err := fence.Close(index, opts)
-	state, seeErr := fence.Inspect(index, opts)
+	err := on.closeFence(index, opts)
+	state, seeErr := on.inspectFence(index, opts)
 	if seeErr != nil && err == nil {
 		err = seeErr
 	}
 	if err != nil {
 		if seeErr != nil || state.Leaks() {
-			if downErr := setUp(index, false); downErr != nil {
+			if downErr := on.setUp(index, false); downErr != nil {
 				err = fmt.Errorf("%w; and %s cannot be set down: %w", err, t.parent.name, downErr)
 			}
 		}

@@ -24,7 +24,7 @@ func wanted(sci macsec.SCI, suite macsec.CipherSuite) macsec.DeviceConfig {
 // ensureDevice finds or makes the MACsec device of a link. One that an earlier
 // agent left is kept with its SAs, so that traffic goes on; what can be put
 // right is, and repaired says what it was.
-func ensureDevice(k macsec.Kernel, p parent, name string, suite macsec.CipherSuite) (dev *macsec.Device, repaired []string, err error) {
+func ensureDevice(on *platform, k macsec.Kernel, p parent, name string, suite macsec.CipherSuite) (dev *macsec.Device, repaired []string, err error) {
 	sci := macsec.NewSCI(net.HardwareAddr(p.address[:]), 1)
 	cfg := wanted(sci, suite)
 	dev, err = k.Device(name)
@@ -36,7 +36,7 @@ func ensureDevice(k macsec.Kernel, p parent, name string, suite macsec.CipherSui
 		return nil, nil, err
 	}
 	if dev.Parent != p.index {
-		return nil, nil, &foreignError{name, fmt.Sprintf("it sits on %s", interfaceName(dev.Parent))}
+		return nil, nil, &foreignError{name, fmt.Sprintf("it sits on %s", on.interfaceName(dev.Parent))}
 	}
 	// Cipher suite, ICV length and SCI are fixed at creation
 	// (macsec_changelink). The SCI stays as it was made when the parent's

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/lever-link/lever/internal/fence"
 	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/macsec"
 )
@@ -25,7 +24,7 @@ func removeLinkFile(runDir, link string) error {
 // the fence last.
 func (t *task) takeDown() error {
 	t.log.Warn("link is taken down: plain traffic may pass from now on")
-	err := removeLink(t.server.kernel, &linkFile{
+	err := removeLink(&t.server.platform, t.server.kernel, &linkFile{
 		Link: t.link.ID, Interface: t.link.Local.Interface, Secure: t.link.Local.Secure,
 	})
 	if err != nil {
@@ -38,8 +37,8 @@ func (t *task) takeDown() error {
 
 // removeLink undoes a link in the kernel. A device that is not there is no
 // error; an interface that is not may be one in another network namespace.
-func removeLink(k macsec.Kernel, f *linkFile) error {
-	p, err := findParent(f.Interface)
+func removeLink(on *platform, k macsec.Kernel, f *linkFile) error {
+	p, err := on.findParent(f.Interface)
 	if err != nil {
 		return fmt.Errorf("take link %s down: nothing removed: %w", f.Link, err)
 	}
@@ -55,14 +54,15 @@ func removeLink(k macsec.Kernel, f *linkFile) error {
 			return fmt.Errorf("take link %s down: the fence stays: %w", f.Link, err)
 		}
 	}
-	if err := fence.Open(p.index); err != nil {
+	if err := on.openFence(p.index); err != nil {
 		return fmt.Errorf("take link %s down: open the fence on %s: %w", f.Link, f.Interface, err)
 	}
 	return nil
 }
 
-// downWithoutAgent takes links down that an agent has left standing.
-func downWithoutAgent(runDir string, links []string) ([]string, error) {
+// downWithoutAgent takes links down that an agent has left standing. open makes
+// the kernel's client, once there is something to do.
+func downWithoutAgent(on *platform, open func() (macsec.Kernel, error), runDir string, links []string) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(runDir, linksDir))
 	if err != nil {
 		return nil, fmt.Errorf("take down: no agent answers, and none has left links in %s: %w", runDir, err)
@@ -83,7 +83,7 @@ func downWithoutAgent(runDir string, links []string) ([]string, error) {
 		return nil, err
 	}
 	defer unlock()
-	k, err := macsec.New()
+	k, err := open()
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func downWithoutAgent(runDir string, links []string) ([]string, error) {
 		}
 		f, err := readLinkFile(runDir, id)
 		if err == nil {
-			err = removeLink(k, f)
+			err = removeLink(on, k, f)
 		}
 		if err == nil {
 			err = removeLinkFile(runDir, id)

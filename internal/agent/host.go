@@ -13,8 +13,42 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/lever-link/lever/internal/fence"
+	"github.com/lever-link/lever/internal/pae"
 	"github.com/lever-link/lever/mka"
 )
+
+// platform is what a link needs of its machine besides MACsec. There is one,
+// linux; a test drives whole links on one in memory.
+type platform struct {
+	findParent      func(name string) (parent, error)
+	interfaceName   func(index int) string
+	setUp           func(index int, up bool) error
+	ensureAddresses func(index int, prefixes []netip.Prefix) error
+	closeFence      func(index int, opts fence.Options) error
+	inspectFence    func(index int, opts fence.Options) (fence.State, error)
+	openFence       func(index int) error
+	openMKA         func(index int, opts pae.Options) (mkaConn, error)
+}
+
+// mkaConn is a pae.Conn.
+type mkaConn interface {
+	ReadFrame(buf []byte) (int, error)
+	WriteFrame(frame []byte) error
+	Close() error
+}
+
+var linux = platform{
+	findParent: findParent, interfaceName: interfaceName, setUp: setUp, ensureAddresses: ensureAddresses,
+	closeFence: fence.Close, inspectFence: fence.Inspect, openFence: fence.Open,
+	openMKA: func(index int, opts pae.Options) (mkaConn, error) {
+		c, err := pae.Open(index, opts)
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
+	},
+}
 
 // parent is the interface beneath a link, as it is now.
 type parent struct {

@@ -40,7 +40,7 @@ type task struct {
 	parent   parent
 	device   *macsec.Device
 	secy     secy
-	conn     *pae.Conn
+	conn     mkaConn
 	port     *mka.Port
 	file     linkFile
 	ring     *keys.Ring
@@ -128,7 +128,7 @@ func (t *task) session(ctx context.Context) error {
 	defer cancel()
 	frames := make(chan []byte, 64)
 	broken := make(chan error, 1)
-	go t.read(ctx, frames, broken)
+	go t.read(ctx, t.conn, frames, broken)
 	defer func() { _ = t.conn.Close() }() // ends read
 
 	deliveries := make(chan keys.Delivery, 2)
@@ -196,7 +196,7 @@ func (t *task) session(ctx context.Context) error {
 
 // setUpLink brings the link to where keys can make it carry traffic.
 func (t *task) setUpLink() error {
-	p, err := findParent(t.link.Local.Interface)
+	p, err := t.server.platform.findParent(t.link.Local.Interface)
 	if err != nil {
 		return err
 	}
@@ -205,10 +205,10 @@ func (t *task) setUpLink() error {
 		return err
 	}
 	if p.master != 0 {
-		return &enslavedError{p.name, interfaceName(p.master)}
+		return &enslavedError{p.name, t.server.platform.interfaceName(p.master)}
 	}
 	suite := t.suite()
-	dev, repaired, err := ensureDevice(t.server.kernel, p, t.link.Local.Secure, suiteOf(suite))
+	dev, repaired, err := ensureDevice(&t.server.platform, t.server.kernel, p, t.link.Local.Secure, suiteOf(suite))
 	if err != nil {
 		return err
 	}
@@ -217,15 +217,15 @@ func (t *task) setUpLink() error {
 	}
 	t.device, t.secy = dev, secy{t.server.kernel, dev.Index}
 	t.everUp = dev.Up
-	if err := ensureAddresses(dev.Index, t.link.Local.Addresses); err != nil {
+	if err := t.server.platform.ensureAddresses(dev.Index, t.link.Local.Addresses); err != nil {
 		return err
 	}
 	if !p.up {
-		if err := setUp(p.index, true); err != nil {
+		if err := t.server.platform.setUp(p.index, true); err != nil {
 			return fmt.Errorf("set %s up: %w", p.name, err)
 		}
 	}
-	t.conn, err = pae.Open(p.index, pae.Options{EtherType: t.link.MKA.EtherType, Groups: [][6]byte{t.link.MKA.Destination}})
+	t.conn, err = t.server.platform.openMKA(p.index, pae.Options{EtherType: t.link.MKA.EtherType, Groups: [][6]byte{t.link.MKA.Destination}})
 	if err != nil {
 		return fmt.Errorf("listen for MKA on %s: %w", p.name, err)
 	}
@@ -292,8 +292,7 @@ func (t *task) tearSession() {
 }
 
 // read passes MKPDUs to the task.
-func (t *task) read(ctx context.Context, frames chan<- []byte, broken chan<- error) {
-	conn := t.conn
+func (t *task) read(ctx context.Context, conn mkaConn, frames chan<- []byte, broken chan<- error) {
 	buf := make([]byte, 2048)
 	for {
 		n, err := conn.ReadFrame(buf)
@@ -424,14 +423,14 @@ func (t *task) carry() {
 		return
 	}
 	t.everUp = true
-	if err := ensureAddresses(t.device.Index, t.link.Local.Addresses); err != nil {
+	if err := t.server.platform.ensureAddresses(t.device.Index, t.link.Local.Addresses); err != nil {
 		t.log.Error("addresses", "error", err)
 	}
 }
 
 // look compares the interfaces with what the session was made for.
 func (t *task) look() error {
-	p, err := findParent(t.link.Local.Interface)
+	p, err := t.server.platform.findParent(t.link.Local.Interface)
 	if err != nil {
 		return err
 	}
@@ -439,7 +438,7 @@ func (t *task) look() error {
 		return fmt.Errorf("interface %s was replaced", p.name)
 	}
 	if p.master != 0 {
-		return &enslavedError{p.name, interfaceName(p.master)}
+		return &enslavedError{p.name, t.server.platform.interfaceName(p.master)}
 	}
 	if _, err := t.server.kernel.Device(t.device.Name); errors.Is(err, macsec.ErrNotExist) {
 		return fmt.Errorf("device %s is gone: it is made anew", t.device.Name)
