@@ -1,0 +1,335 @@
+//go:build !kernel
+
+package agent
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/lever-link/lever/internal/fence"
+	"github.com/lever-link/lever/internal/pae"
+	"github.com/lever-link/lever/macsec"
+	"github.com/lever-link/lever/macsec/macsectest"
+	"github.com/lever-link/lever/mka"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// machine is what an agent runs on, in memory: a kernel with MACsec, Ethernet
+// interfaces on wires, their fences, and the sockets of MKA. It outlives the
+// agents that a test starts and kills on it. Whatever is done to it goes into
+// one journal, so that a test can hold the order over all of its parts.
+type machine struct {
+	t      testing.TB
+	name   string
+	kernel *macsectest.Kernel
+	links  *linkEvents
+
+	mu      sync.Mutex
+	ports   []*port
+	journal []string
+	fail    map[string]error // by what the platform is asked for
+}
+
+// port is an Ethernet interface.
+type port struct {
+	parent
+	wire      *wire
+	fenced    bool
+	foreign   []fence.Finding
+	addresses map[int][]netip.Prefix
+	sockets   []*socket
+}
+
+func newMachine(t testing.TB, name string) *machine {
+	m := &machine{t: t, name: name, kernel: macsectest.New(), links: &linkEvents{}, fail: map[string]error{}}
+	m.kernel.After(func(o macsectest.Operation) error {
+		m.note("%s", o)
+		if o.Op == macsec.OpUpdateDevice && o.DeviceUpdate.Up != nil && *o.DeviceUpdate.Up {
+			m.carries(o.Index)
+		}
+		return nil
+	})
+	return m
+}
+
+// carries holds promise 1 at the moment at which traffic becomes possible.
+func (m *machine) carries(device int) {
+	s, err := m.kernel.SecY(device)
+	if err != nil {
+		m.t.Errorf("%s: %v", m.name, err)
+		return
+	}
+	if sa := s.TxSC.SA(s.EncodingAN); sa == nil || !sa.Active || !s.Encrypt || !s.Protect || s.Validate != macsec.Strict {
+		m.t.Errorf("%s: %s is set up before it can encrypt: %+v", m.name, s.Name, s)
+	}
+}
+
+func (m *machine) note(format string, args ...any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.journal = append(m.journal, fmt.Sprintf(format, args...))
+}
+
+// noted returns the journal since the last call.
+func (m *machine) noted() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	j := m.journal
+	m.journal = nil
+	return j
+}
+
+// plug adds an Ethernet interface that is up and has a carrier.
+func (m *machine) plug(name string, w *wire, mac mka.MAC) *port {
+	p := &port{wire: w, addresses: map[int][]netip.Prefix{}}
+	p.parent = parent{
+		index: m.kernel.AddInterface(name, net.HardwareAddr(mac[:]), 1500), name: name, address: mac, up: true, running: true,
+	}
+	m.mu.Lock()
+	m.ports = append(m.ports, p)
+	m.mu.Unlock()
+	m.links.signal()
+	return p
+}
+
+// unplug removes an interface and with it, as the kernel does, what sits on it.
+func (m *machine) unplug(p *port) {
+	m.kernel.RemoveInterface(p.index)
+	m.mu.Lock()
+	m.ports = slices.DeleteFunc(m.ports, func(o *port) bool { return o == p })
+	for _, s := range p.sockets {
+		s.tell(pae.ErrGone)
+	}
+	m.mu.Unlock()
+	m.links.signal()
+}
+
+// change alters an interface as an operator or a cable does.
+func (m *machine) change(p *port, change func(*port)) {
+	m.mu.Lock()
+	wasUp := p.up
+	change(p)
+	if wasUp && !p.up {
+		for _, s := range p.sockets {
+			s.tell(pae.ErrDown)
+		}
+	}
+	m.mu.Unlock()
+	m.links.signal()
+}
+
+// failing makes what the platform is asked for fail; nil ends that.
+func (m *machine) failing(what string, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail[what] = err
+}
+
+// on calls do with the interface of an index, unless what is to fail.
+func (m *machine) on(what string, index int, do func(*port) error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.fail[what]; err != nil {
+		return err
+	}
+	for _, p := range m.ports {
+		if p.index == index {
+			return do(p)
+		}
+	}
+	return fmt.Errorf("%s: no interface %d", what, index)
+}
+
+func (m *machine) platform() platform {
+	return platform{
+		findParent: func(name string) (parent, error) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			for _, p := range m.ports {
+				if p.name == name {
+					return p.parent, nil
+				}
+			}
+			return parent{}, &missingError{name}
+		},
+		interfaceName: func(index int) string {
+			name := fmt.Sprintf("interface %d", index)
+			_ = m.on("name", index, func(p *port) error { name = p.name; return nil })
+			return name
+		},
+		setUp: func(index int, up bool) error {
+			return m.on("set up", index, func(p *port) error {
+				p.up, p.running = up, up
+				m.journal = append(m.journal, fmt.Sprintf("%s up=%t", p.name, up))
+				return nil
+			})
+		},
+		ensureAddresses: func(index int, prefixes []netip.Prefix) error {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.ports[0].addresses[index] = prefixes
+			return m.fail["addresses"]
+		},
+		closeFence: func(index int, o fence.Options) error {
+			return m.on("close fence", index, func(p *port) error {
+				p.fenced = true
+				m.journal = append(m.journal, fmt.Sprintf("fence closed on %s but for %04X", p.name, o.EtherType))
+				return nil
+			})
+		},
+		inspectFence: func(index int, _ fence.Options) (s fence.State, err error) {
+			err = m.on("inspect fence", index, func(p *port) error {
+				s.Closed, s.Findings = p.fenced, p.foreign
+				return nil
+			})
+			return s, err
+		},
+		openFence: func(index int) error {
+			return m.on("open fence", index, func(p *port) error {
+				p.fenced = false
+				m.journal = append(m.journal, "fence opened on "+p.name)
+				return nil
+			})
+		},
+		openMKA: func(index int, o pae.Options) (c mkaConn, err error) {
+			err = m.on("open MKA", index, func(p *port) error {
+				s := &socket{machine: m, port: p, etherType: o.EtherType, frames: make(chan []byte, 256), state: make(chan error, 8)}
+				p.sockets = append(p.sockets, s)
+				p.wire.attach(s)
+				m.journal = append(m.journal, "MKA on "+p.name)
+				c = s
+				return nil
+			})
+			return c, err
+		},
+	}
+}
+
+// wire is a shared segment: each MKPDU reaches all sockets but the sender's, at
+// once and in order.
+type wire struct {
+	mu      sync.Mutex
+	sockets []*socket
+	cut     bool
+}
+
+func (w *wire) attach(s *socket) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sockets = append(w.sockets, s)
+}
+
+// sever loses every MKPDU until it is mended.
+func (w *wire) sever(cut bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut = cut
+}
+
+func (w *wire) carry(from *socket, frame []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.sockets {
+		if s == from || w.cut {
+			continue
+		}
+		select {
+		case s.frames <- slices.Clone(frame):
+		default: // a full socket buffer drops
+		}
+	}
+}
+
+// socket is a pae.Conn in memory.
+type socket struct {
+	machine   *machine
+	port      *port
+	etherType uint16
+	frames    chan []byte
+	state     chan error // what the next read says
+	once      sync.Once
+}
+
+var _ mkaConn = (*socket)(nil)
+
+func (s *socket) tell(err error) {
+	select {
+	case s.state <- err:
+	default:
+	}
+}
+
+// ReadFrame implements mkaConn.
+func (s *socket) ReadFrame(buf []byte) (int, error) {
+	for {
+		select {
+		case err := <-s.state:
+			if !errors.Is(err, pae.ErrDown) {
+				s.tell(err) // for good
+			}
+			return 0, err
+		case f := <-s.frames:
+			if s.up() {
+				return copy(buf, f), nil
+			}
+		}
+	}
+}
+
+func (s *socket) up() bool {
+	s.machine.mu.Lock()
+	defer s.machine.mu.Unlock()
+	return s.port.up && s.port.running
+}
+
+// WriteFrame implements mkaConn.
+func (s *socket) WriteFrame(frame []byte) error {
+	if typ := binary.BigEndian.Uint16(frame[12:]); typ != s.etherType {
+		s.machine.t.Errorf("%s: EtherType %04X leaves by the socket for %04X", s.machine.name, typ, s.etherType)
+	}
+	if !s.up() {
+		return pae.ErrDown
+	}
+	s.machine.mu.Lock()
+	if j := s.machine.journal; len(j) == 0 || j[len(j)-1] != "MKPDU" {
+		s.machine.journal = append(j, "MKPDU")
+	}
+	s.machine.mu.Unlock()
+	s.port.wire.carry(s, frame)
+	return nil
+}
+
+// Close implements mkaConn.
+func (s *socket) Close() error {
+	s.once.Do(func() {
+		w := s.port.wire
+		w.mu.Lock()
+		w.sockets = slices.DeleteFunc(w.sockets, func(o *socket) bool { return o == s })
+		w.mu.Unlock()
+		s.tell(net.ErrClosed)
+	})
+	return nil
+}
+
+// inOrder checks that want occurs in got in this order, each line as a prefix.
+func inOrder(t *testing.T, who string, got []string, want ...string) {
+	t.Helper()
+	rest := got
+	for _, w := range want {
+		i := slices.IndexFunc(rest, func(g string) bool { return strings.HasPrefix(g, w) })
+		if i < 0 {
+			t.Fatalf("%s: %q is not there, or not in its place:\n%s", who, w, strings.Join(got, "\n"))
+		}
+		rest = rest[i+1:]
+	}
+}
