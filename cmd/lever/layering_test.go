@@ -195,7 +195,7 @@ var layers = []layer{
 		why: "a verb reads flags, calls one room and prints: sockets are the agent's",
 	},
 	{
-		dir: "internal/agent", imports: []string{"internal/demo", "internal/simlink", "internal/uml/…", "macsec/macsectest/…", "testing/…"},
+		dir: "internal/agent", imports: []string{"internal/demo", "internal/lab", "internal/simlink", "internal/uml/…", "macsec/macsectest/…", "testing/…"},
 		why: "what tests and the demo need is not in the path of a production key",
 	},
 	{

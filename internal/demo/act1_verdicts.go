@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	"github.com/lever-link/lever/internal/lab"
 	"strings"
 
 	"github.com/lever-link/lever/inventory"
@@ -10,7 +11,7 @@ import (
 // verdicts is act 1: what the inventory says about each link, and why.
 func (d *demo) verdicts(ctx context.Context) error {
 	d.tell.say("What leaves physical control is encrypted; the inventory says where that is.")
-	out, err := runLever(ctx, d.binary, "check", d.routers[0].path(inventoryFile))
+	out, err := lab.RunLever(ctx, d.binary, "check", d.routers[0].Path(lab.InventoryFile))
 	if err != nil {
 		return err
 	}

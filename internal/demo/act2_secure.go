@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"fmt"
+	"github.com/lever-link/lever/internal/lab"
 	"net"
 	"strings"
 	"time"
@@ -20,30 +21,30 @@ func (d *demo) secure(ctx context.Context) error {
 	var macs [2]net.HardwareAddr
 	for i, r := range d.routers {
 		var err error
-		if macs[i], err = r.ns.mac(d.ends[i].Interface); err != nil {
+		if macs[i], err = r.Space.MAC(d.ends[i].Interface); err != nil {
 			return err
 		}
 	}
 	// The second agent starts when the first one waits for it.
-	if err := first.start(); err != nil {
+	if err := first.Start(); err != nil {
 		return err
 	}
-	err := d.await(ctx, secureWithin, "the first MKPDU of "+first.name, func() (heard bool, seen string) {
-		d.wire.look(func(c *wireCount) { _, heard = c.first(macs[0], etherTypeEAPOL) })
+	err := d.await(ctx, secureWithin, "the first MKPDU of "+first.Name, func() (heard bool, seen string) {
+		d.wire.Look(func(c *lab.WireCount) { _, heard = c.First(macs[0], lab.EtherTypeEAPOL) })
 		return heard, count(0, "frame")
 	})
 	if err != nil {
 		return err
 	}
 	started := time.Now()
-	if err := second.start(); err != nil {
+	if err := second.Start(); err != nil {
 		return err
 	}
 	key, err := d.awaitKey(ctx, secureWithin, "both kernels to use one key", macsec.KeyID{})
 	if err != nil {
 		return err
 	}
-	both, err := d.bothStatus(ctx, secureWithin, "both agents to say secured", func(l linkStatus) bool { return l.State == stateSecured })
+	both, err := d.bothStatus(ctx, secureWithin, "both agents to say secured", func(l lab.LinkStatus) bool { return l.State == lab.StateSecured })
 	if err != nil {
 		return err
 	}
@@ -52,21 +53,21 @@ func (d *demo) secure(ctx context.Context) error {
 		since = both[1].SecuredSince
 	}
 	var spoke time.Time
-	d.wire.look(func(c *wireCount) { spoke, _ = c.first(macs[1], etherTypeEAPOL) })
+	d.wire.Look(func(c *lab.WireCount) { spoke, _ = c.First(macs[1], lab.EtherTypeEAPOL) })
 
-	d.tell.claim(since.After(started), "both ends secured", "%d ms after %s's agent was started", since.Sub(started).Milliseconds(), second.name)
+	d.tell.claim(since.After(started), "both ends secured", "%d ms after %s's agent was started", since.Sub(started).Milliseconds(), second.Name)
 	d.tell.claim(!spoke.IsZero() && since.After(spoke), "", "%d ms after its first MKPDU on the wire", since.Sub(spoke).Milliseconds())
 	return d.tellSecured(both, key)
 }
 
 // tellSecured says what was agreed, as both agents and both kernels see it.
-func (d *demo) tellSecured(both [2]linkStatus, key kernelKey) error {
+func (d *demo) tellSecured(both [2]lab.LinkStatus, key lab.KernelKey) error {
 	a, z := both[0], both[1]
 	var views [2]*macsec.SecY
 	held := true
 	for i, r := range d.routers {
 		var err error
-		if views[i], err = r.secy(d.ends[i].Secure); err != nil {
+		if views[i], err = r.SecY(d.ends[i].Secure); err != nil {
 			return err
 		}
 		v := views[i]
@@ -74,18 +75,18 @@ func (d *demo) tellSecured(both [2]linkStatus, key kernelKey) error {
 			strings.EqualFold(both[i].Cipher, v.CipherSuite.String())
 	}
 	d.tell.claim(held, "cipher", "%s, encryption on, validation strict, at both ends", views[0].CipherSuite)
-	d.tell.claim(a.CKN != "" && a.CKN == z.CKN, "CKN", "%s at both ends, of epoch %s", abbreviated(a.CKN), epochText(a))
+	d.tell.claim(a.CKN != "" && a.CKN == z.CKN, "CKN", "%s at both ends, of epoch %s", lab.Abbreviated(a.CKN), a.Epoch)
 	d.tell.claim(a.KeyServer != "" && a.KeyServer == z.KeyServer && d.keyServer(both) >= 0, "key server",
 		"%s, which is %s; both ends agree", a.KeyServer, d.keyServerName(both))
-	d.tell.claim(a.AN == z.AN && a.KN == z.KN && a.KN == keyNumber(key.id), "SAK", "%s, in both agents and both kernels", key)
+	d.tell.claim(a.AN == z.AN && a.KN == z.KN && a.KN == lab.KeyNumber(key.ID), "SAK", "%s, in both agents and both kernels", key)
 	for i, r := range d.routers {
-		d.tell.fact(r.name, "%s", describeSecY(views[i]))
+		d.tell.fact(r.Name, "%s", describeSecY(views[i]))
 	}
 	return nil
 }
 
 // keyServer is the index of the router that is key server, or -1.
-func (d *demo) keyServer(both [2]linkStatus) int {
+func (d *demo) keyServer(both [2]lab.LinkStatus) int {
 	for i, l := range both {
 		if l.LocalSCI != "" && l.LocalSCI == l.KeyServer {
 			return i
@@ -94,15 +95,12 @@ func (d *demo) keyServer(both [2]linkStatus) int {
 	return -1
 }
 
-func (d *demo) keyServerName(both [2]linkStatus) string {
+func (d *demo) keyServerName(both [2]lab.LinkStatus) string {
 	if i := d.keyServer(both); i >= 0 {
-		return d.routers[i].name
+		return d.routers[i].Name
 	}
 	return "neither of them"
 }
-
-// epochText is the epoch, whether the status writes a number or a string.
-func epochText(l linkStatus) string { return strings.Trim(string(l.Epoch), `"`) }
 
 // describeSecY is what the kernel says, in the words of `ip macsec show`.
 func describeSecY(s *macsec.SecY) string {

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	"github.com/lever-link/lever/internal/lab"
 	"time"
 )
 
@@ -10,19 +11,19 @@ const resumeWithin = 20 * time.Second
 // agentKilled is act 5: an agent is killed and started again while packets
 // flow.
 func (d *demo) agentKilled(ctx context.Context) error {
-	both, err := d.bothStatus(ctx, rekeyWithin, "both agents to say secured", func(l linkStatus) bool { return l.State == stateSecured })
+	both, err := d.bothStatus(ctx, rekeyWithin, "both agents to say secured", func(l lab.LinkStatus) bool { return l.State == lab.StateSecured })
 	if err != nil {
 		return err
 	}
 	// The key server is the harder one to lose.
 	victim := d.routers[max(0, d.keyServer(both))]
-	d.tell.say("The same stream, while %s's agent, the key server's, gets a SIGKILL.", victim.name)
+	d.tell.say("The same stream, while %s's agent, the key server's, gets a SIGKILL.", victim.Name)
 	a, z := d.securedEndpoints()
-	s, err := startStream(ctx, a, z)
+	s, err := lab.StartStream(ctx, a, z)
 	if err != nil {
 		return err
 	}
-	playErr := s.flowing(ctx)
+	playErr := s.Flowing(ctx)
 	if playErr == nil {
 		playErr = d.killAndRestart(ctx, victim)
 	}
@@ -36,12 +37,12 @@ func (d *demo) agentKilled(ctx context.Context) error {
 	return d.tellWire(ctx)
 }
 
-func (d *demo) killAndRestart(ctx context.Context, victim *router) error {
+func (d *demo) killAndRestart(ctx context.Context, victim *lab.Router) error {
 	before, err := d.awaitKey(ctx, rekeyWithin, "both kernels to use one key", [16]byte{})
 	if err != nil {
 		return err
 	}
-	if err := victim.kill(); err != nil {
+	if err := victim.Kill(); err != nil {
 		return err
 	}
 	died := time.Now()
@@ -52,10 +53,10 @@ func (d *demo) killAndRestart(ctx context.Context, victim *router) error {
 	d.tell.claim(answered == 0, "while it is dead", "plain ping on %s: %d of %d answered", d.ends[0].Interface, answered, pings)
 
 	started := time.Now()
-	if err := victim.start(); err != nil {
+	if err := victim.Start(); err != nil {
 		return err
 	}
-	both, err := d.bothStatus(ctx, resumeWithin, "both agents to say secured again", func(l linkStatus) bool { return l.State == stateSecured })
+	both, err := d.bothStatus(ctx, resumeWithin, "both agents to say secured again", func(l lab.LinkStatus) bool { return l.State == lab.StateSecured })
 	if err != nil {
 		return err
 	}
@@ -72,7 +73,7 @@ func (d *demo) killAndRestart(ctx context.Context, victim *router) error {
 	if err != nil {
 		return err
 	}
-	if now.id == before.id {
+	if now.ID == before.ID {
 		d.tell.fact("SAK", "%s: the same as before, resumed", now)
 	} else {
 		d.tell.fact("SAK", "%s → %s: negotiated afresh", before, now)
@@ -81,6 +82,6 @@ func (d *demo) killAndRestart(ctx context.Context, victim *router) error {
 	if err != nil {
 		return err
 	}
-	d.tell.claim(after.id != now.id, "a SAK rekey", "%s → %s", now, after)
+	d.tell.claim(after.ID != now.ID, "a SAK rekey", "%s → %s", now, after)
 	return nil
 }

@@ -7,15 +7,16 @@
 // operator would. Where the machine's own kernel will not do, the demo runs
 // itself again in user-mode Linux.
 //
-// What belongs here: building that small world, the acts, and the measuring
-// (capture, ping, numbered streams, the kernel's own view). What does not:
-// anything that agents need, and finding kernels (package uml).
+// What belongs here: building that small world, the acts, and their telling.
+// What does not: the laboratory itself (internal/lab), anything that agents
+// need, and finding kernels (internal/uml).
 package demo
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/lever-link/lever/internal/lab"
 	"io"
 	"os"
 	"os/exec"
@@ -83,9 +84,9 @@ type demo struct {
 	secured *inventory.Link
 	left    *inventory.Link // inside, left alone
 	ends    [2]inventory.End
-	routers [2]*router
-	spaces  []*netspace
-	wire    *capture
+	routers [2]*lab.Router
+	spaces  []*lab.Netspace
+	wire    *lab.Capture
 	pcap    *os.File
 	began   time.Time
 
@@ -173,8 +174,8 @@ func (d *demo) conclude() bool {
 			continue
 		}
 		t.line("")
-		t.say("The last lines of %s's agent:", r.name)
-		lines := r.lastLines(15)
+		t.say("The last lines of %s's agent:", r.Name)
+		lines := r.LastLines(15)
 		for _, l := range lines { // as they are: wrapped, nobody could search for them
 			t.line(strings.Repeat(" ", labelAt) + l)
 		}
@@ -221,7 +222,7 @@ func (d *demo) build(ctx context.Context) error {
 	}
 	// From here on whatever is plain counts, also what comes before the fence:
 	// nothing is sent on the bare link any more, and IPv6 is off there.
-	d.wire, err = startCapture(d.routers[0].ns, d.ends[0].Interface, pcap)
+	d.wire, err = lab.StartCapture(d.routers[0].Space, d.ends[0].Interface, pcap)
 	return err
 }
 
@@ -243,59 +244,30 @@ func (d *demo) makeDir() error {
 	// The host's file system is slow to read from in a guest, and the binary is
 	// started a dozen times.
 	d.binary = filepath.Join(d.dir, "lever")
-	return copyExecutable(d.binary, d.Binary)
-}
-
-func copyExecutable(to, from string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o700)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
+	return lab.CopyExecutable(d.binary, d.Binary)
 }
 
 // close takes everything down, or with keep lets go of it.
 func (d *demo) close(keep bool) error {
 	var errs []error
 	if d.wire != nil {
-		errs = append(errs, d.wire.stop())
+		errs = append(errs, d.wire.Stop())
 	}
 	if d.pcap != nil {
 		errs = append(errs, d.pcap.Close())
 	}
 	for _, r := range d.routers {
 		if r != nil {
-			errs = append(errs, r.close(keep))
+			errs = append(errs, r.Close(keep))
 		}
 	}
 	for _, n := range d.spaces {
-		errs = append(errs, n.close(!keep))
+		errs = append(errs, n.Close(!keep))
 	}
 	if d.dir != "" && !keep {
 		errs = append(errs, os.RemoveAll(d.dir))
 	}
 	return errors.Join(errs...)
-}
-
-// await is await for as long as the agents that were started live.
-func (d *demo) await(ctx context.Context, limit time.Duration, what string, look func() (bool, string)) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	return await(ctx, limit, what, func() (bool, string) {
-		for _, r := range d.routers {
-			if err := r.alive(); err != nil {
-				cancel(err)
-				return false, err.Error()
-			}
-		}
-		return look()
-	})
 }
 
 // outside runs the demo in a guest.

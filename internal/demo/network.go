@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/lever-link/lever/internal/lab"
 	"net"
 	"net/netip"
 	"os"
@@ -34,7 +35,7 @@ const (
 // readInventory finds the two links of the story in the example: one that is
 // encrypted and one that is left alone.
 func (d *demo) readInventory() error {
-	path := filepath.Join(d.dir, inventoryFile)
+	path := filepath.Join(d.dir, lab.InventoryFile)
 	if err := os.WriteFile(path, examples.Demo, 0o600); err != nil {
 		return err
 	}
@@ -67,12 +68,12 @@ func (d *demo) readInventory() error {
 // makeNetwork makes a namespace a node, joins their interfaces as the inventory
 // says, and makes the routers of the encrypted link.
 func (d *demo) makeNetwork() error {
-	spaces := map[string]*netspace{}
-	space := func(node string) (*netspace, error) {
+	spaces := map[string]*lab.Netspace{}
+	space := func(node string) (*lab.Netspace, error) {
 		if ns := spaces[node]; ns != nil {
 			return ns, nil
 		}
-		ns, err := newNetspace(namespacePrefix + node)
+		ns, err := lab.NewNetspace(namespacePrefix + node)
 		if err == nil {
 			spaces[node] = ns
 			d.spaces = append(d.spaces, ns)
@@ -83,7 +84,7 @@ func (d *demo) makeNetwork() error {
 		link  *inventory.Link
 		addrs [2]netip.Addr
 	}{{d.secured, bareAddrs}, {d.left, leftAddrs}} {
-		var ns [2]*netspace
+		var ns [2]*lab.Netspace
 		for i, e := range w.link.Ends {
 			var err error
 			if ns[i], err = space(e.Node); err != nil {
@@ -91,23 +92,23 @@ func (d *demo) makeNetwork() error {
 			}
 		}
 		names := [2]string{w.link.Ends[0].Interface, w.link.Ends[1].Interface}
-		if err := wire(ns[0], names[0], ns[1], names[1]); err != nil {
+		if err := lab.Wire(ns[0], names[0], ns[1], names[1]); err != nil {
 			return err
 		}
 		for i := range ns {
-			far, err := ns[1-i].mac(names[1-i])
+			far, err := ns[1-i].MAC(names[1-i])
 			if err != nil {
 				return err
 			}
 			addr := &net.IPNet{IP: w.addrs[i].AsSlice(), Mask: net.CIDRMask(31, 32)}
-			if err := ns[i].address(names[i], addr, w.addrs[1-i].AsSlice(), far); err != nil {
+			if err := ns[i].Address(names[i], addr, w.addrs[1-i].AsSlice(), far); err != nil {
 				return err
 			}
 		}
 	}
 	for i, e := range d.ends {
 		var err error
-		if d.routers[i], err = newRouter(e.Node, filepath.Join(d.dir, e.Node), d.binary, examples.Demo, spaces[e.Node]); err != nil {
+		if d.routers[i], err = lab.NewRouter(e.Node, filepath.Join(d.dir, e.Node), d.binary, examples.Demo, spaces[e.Node]); err != nil {
 			return err
 		}
 	}
@@ -116,21 +117,21 @@ func (d *demo) makeNetwork() error {
 
 // plainPing pings on the bare interfaces of the link that is to be encrypted.
 func (d *demo) plainPing(ctx context.Context) (int, error) {
-	return ping(ctx, d.routers[0].ns, bareAddrs[0], bareAddrs[1], pings, refusedPatience)
+	return lab.Ping(ctx, d.routers[0].Space, bareAddrs[0], bareAddrs[1], pings, refusedPatience)
 }
 
 // securedEndpoints are the ends of a stream over the secured devices.
-func (d *demo) securedEndpoints() (a, z endpoint) {
-	at := func(i int) endpoint {
-		return endpoint{d.routers[i].name, d.routers[i].ns, d.ends[i].Addresses[0].Addr()}
+func (d *demo) securedEndpoints() (a, z lab.Endpoint) {
+	at := func(i int) lab.Endpoint {
+		return lab.Endpoint{Name: d.routers[i].Name, Space: d.routers[i].Space, Addr: d.ends[i].Addresses[0].Addr()}
 	}
 	return at(0), at(1)
 }
 
 // spaceOf is the namespace of a node.
-func (d *demo) spaceOf(node string) *netspace {
+func (d *demo) spaceOf(node string) *lab.Netspace {
 	for _, ns := range d.spaces {
-		if ns.name == namespacePrefix+node {
+		if ns.Name == namespacePrefix+node {
 			return ns
 		}
 	}

@@ -1,4 +1,4 @@
-package demo
+package lab
 
 import (
 	"fmt"
@@ -65,7 +65,7 @@ func (t *tally) has(seq int) bool {
 }
 
 // A streamReport is the account of one direction of a stream.
-type streamReport struct {
+type StreamReport struct {
 	From, To   string
 	Sent       int // numbers used, whether or not the kernel took the packet
 	Received   int // of them, each once
@@ -78,15 +78,15 @@ type streamReport struct {
 }
 
 // Lost is what was sent and did not arrive.
-func (r streamReport) Lost() int { return r.Sent - r.Received }
+func (r StreamReport) Lost() int { return r.Sent - r.Received }
 
-// clean reports whether every packet arrived once and in order.
-func (r streamReport) clean() bool {
+// Clean reports whether every packet arrived once and in order.
+func (r StreamReport) Clean() bool {
 	return r.Sent > 0 && r.Lost() == 0 && r.Duplicates == 0 && r.Reordered == 0 && r.Foreign == 0
 }
 
 // String is the account in one line.
-func (r streamReport) String() string {
+func (r StreamReport) String() string {
 	s := fmt.Sprintf("%d sent, %d lost, %d duplicated, %d reordered", r.Sent, r.Lost(), r.Duplicates, r.Reordered)
 	if r.Refused > 0 {
 		s += fmt.Sprintf(", %d of the lost refused by the sender's kernel", r.Refused)

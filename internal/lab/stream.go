@@ -1,4 +1,4 @@
-package demo
+package lab
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	streamRate = 1000 // packets a second, each way
+	StreamRate = 1000 // packets a second, each way
 	streamPort = 4817
 	// streamBurst bounds what is sent in one turn when the machine has kept the
 	// sender from others: a queue that a larger burst overflows would look like
@@ -28,18 +28,18 @@ const (
 
 // A stream sends numbered packets both ways between two addresses until it is
 // stopped, and accounts for each.
-type stream struct {
-	ends   [2]*streamEnd
+type Stream struct {
+	Ends   [2]*StreamEnd
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 	began  time.Time
-	ran    time.Duration
+	Ran    time.Duration
 }
 
-type streamEnd struct {
-	name    string
+type StreamEnd struct {
+	Name    string
 	conn    *net.UDPConn
-	sent    atomic.Int64 // by this end
+	Sent    atomic.Int64 // by this end
 	refused atomic.Int64
 
 	mu      sync.Mutex
@@ -48,44 +48,44 @@ type streamEnd struct {
 	err     error
 }
 
-// endpoint is where a stream starts and ends.
-type endpoint struct {
-	name string
-	ns   *netspace
-	addr netip.Addr
+// Endpoint is where a stream starts and ends.
+type Endpoint struct {
+	Name  string
+	Space *Netspace
+	Addr  netip.Addr
 }
 
-// startStream opens both sockets and starts sending.
-func startStream(ctx context.Context, a, z endpoint) (*stream, error) {
+// StartStream opens both sockets and starts sending.
+func StartStream(ctx context.Context, a, z Endpoint) (*Stream, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &stream{cancel: cancel, began: time.Now()}
-	for i, e := range []endpoint{a, z} {
+	s := &Stream{cancel: cancel, began: time.Now()}
+	for i, e := range []Endpoint{a, z} {
 		conn, err := listenUDP(e)
 		if err != nil {
 			cancel()
 			if i > 0 {
-				s.ends[0].conn.Close()
+				s.Ends[0].conn.Close()
 			}
 			return nil, err
 		}
-		s.ends[i] = &streamEnd{name: e.name, conn: conn}
+		s.Ends[i] = &StreamEnd{Name: e.Name, conn: conn}
 	}
-	for i, far := range []endpoint{z, a} {
-		end, to := s.ends[i], netip.AddrPortFrom(far.addr, streamPort)
+	for i, far := range []Endpoint{z, a} {
+		end, to := s.Ends[i], netip.AddrPortFrom(far.Addr, streamPort)
 		go end.receive(to)
 		s.done.Go(func() { end.send(ctx, to) })
 	}
 	return s, nil
 }
 
-func listenUDP(e endpoint) (*net.UDPConn, error) {
+func listenUDP(e Endpoint) (*net.UDPConn, error) {
 	var conn *net.UDPConn
-	err := e.ns.do(func() (err error) {
-		conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(e.addr, streamPort)))
+	err := e.Space.Do(func() (err error) {
+		conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(e.Addr, streamPort)))
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open the stream's socket at %s in %s: %w", e.addr, e.ns.name, err)
+		return nil, fmt.Errorf("open the stream's socket at %s in %s: %w", e.Addr, e.Space.Name, err)
 	}
 	raw, err := conn.SyscallConn()
 	if err == nil {
@@ -102,12 +102,12 @@ func listenUDP(e endpoint) (*net.UDPConn, error) {
 }
 
 // send keeps to the rate by the clock, however coarse its ticks are.
-func (e *streamEnd) send(ctx context.Context, to netip.AddrPort) {
-	const interval = time.Second / streamRate
+func (e *StreamEnd) send(ctx context.Context, to netip.AddrPort) {
+	const interval = time.Second / StreamRate
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	packet := make([]byte, 8, 8+len(payloadMark))
-	packet = append(packet, payloadMark...)
+	packet := make([]byte, 8, 8+len(PayloadMark))
+	packet = append(packet, PayloadMark...)
 	next := time.Now()
 	for {
 		select {
@@ -119,8 +119,8 @@ func (e *streamEnd) send(ctx context.Context, to netip.AddrPort) {
 			if time.Now().Before(next) {
 				break
 			}
-			binary.BigEndian.PutUint64(packet, uint64(e.sent.Load()))
-			e.sent.Add(1)
+			binary.BigEndian.PutUint64(packet, uint64(e.Sent.Load()))
+			e.Sent.Add(1)
 			if _, err := e.conn.WriteToUDPAddrPort(packet, to); err != nil {
 				e.refused.Add(1)
 			}
@@ -133,7 +133,7 @@ func (e *streamEnd) send(ctx context.Context, to netip.AddrPort) {
 }
 
 // receive runs until the socket is closed.
-func (e *streamEnd) receive(from netip.AddrPort) {
+func (e *StreamEnd) receive(from netip.AddrPort) {
 	buf := make([]byte, 2048)
 	for {
 		n, sender, err := e.conn.ReadFromUDPAddrPort(buf)
@@ -147,7 +147,7 @@ func (e *streamEnd) receive(from netip.AddrPort) {
 			// An ICMP error for a packet that we sent is no reason to stop; the
 			// packet will be missing at the other end.
 			e.err = err
-		case n != 8+len(payloadMark) || sender != from:
+		case n != 8+len(PayloadMark) || sender != from:
 			e.foreign++
 		default:
 			seq := binary.BigEndian.Uint64(buf)
@@ -161,41 +161,41 @@ func (e *streamEnd) receive(from netip.AddrPort) {
 	}
 }
 
-// flowing waits until packets arrive both ways.
-func (s *stream) flowing(ctx context.Context) error {
-	return await(ctx, 10*time.Second, "the stream to flow both ways", func() (bool, string) {
-		a, z := s.ends[0].got(), s.ends[1].got()
-		return a > 0 && z > 0, fmt.Sprintf("%s has received %d packets and %s %d", s.ends[0].name, a, s.ends[1].name, z)
+// Flowing waits until packets arrive both ways.
+func (s *Stream) Flowing(ctx context.Context) error {
+	return Await(ctx, 10*time.Second, "the stream to flow both ways", func() (bool, string) {
+		a, z := s.Ends[0].Got(), s.Ends[1].Got()
+		return a > 0 && z > 0, fmt.Sprintf("%s has received %d packets and %s %d", s.Ends[0].Name, a, s.Ends[1].Name, z)
 	})
 }
 
-func (e *streamEnd) got() int {
+func (e *StreamEnd) Got() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.tally.received
 }
 
-// stop ends the sending, waits until all that was sent has arrived or the
+// Stop ends the sending, waits until all that was sent has arrived or the
 // settle time is over, and accounts for both directions.
-func (s *stream) stop(ctx context.Context) ([2]streamReport, error) {
+func (s *Stream) Stop(ctx context.Context) ([2]StreamReport, error) {
 	s.cancel()
 	s.done.Wait()
-	s.ran = time.Since(s.began)
+	s.Ran = time.Since(s.began)
 	// That not all has arrived is for the reports to say.
-	settled := await(ctx, settleTime, "the last packets", func() (bool, string) {
-		return s.ends[0].got() >= int(s.ends[1].sent.Load()) && s.ends[1].got() >= int(s.ends[0].sent.Load()), ""
+	settled := Await(ctx, settleTime, "the last packets", func() (bool, string) {
+		return s.Ends[0].Got() >= int(s.Ends[1].Sent.Load()) && s.Ends[1].Got() >= int(s.Ends[0].Sent.Load()), ""
 	})
-	var reports [2]streamReport
+	var reports [2]StreamReport
 	var errs []error
 	if ctx.Err() != nil {
 		errs = append(errs, settled)
 	}
-	for i, from := range s.ends {
-		to := s.ends[1-i]
+	for i, from := range s.Ends {
+		to := s.Ends[1-i]
 		to.mu.Lock()
-		sent := int(from.sent.Load())
-		reports[i] = streamReport{
-			From: from.name, To: to.name,
+		sent := int(from.Sent.Load())
+		reports[i] = StreamReport{
+			From: from.Name, To: to.Name,
 			Sent: sent, Received: to.tally.received, Refused: int(from.refused.Load()),
 			Duplicates: to.tally.duplicates, Reordered: to.tally.reordered, Foreign: to.foreign,
 			Longest: to.tally.longest, Missing: to.tally.missing(sent, 4),

@@ -1,4 +1,4 @@
-package demo
+package lab
 
 import (
 	"bytes"
@@ -16,9 +16,9 @@ func frame(from byte, etherType uint16, payload string) []byte {
 
 func TestWireCount(t *testing.T) {
 	tests := []struct {
-		name                            string
-		frames                          [][]byte
-		macsec, eapol, plain, readables int
+		Name                            string
+		Frames                          [][]byte
+		MACsec, EAPOL, Plain, readables int
 		kinds                           string
 	}{
 		{"nothing", nil, 0, 0, 0, 0, ""},
@@ -27,35 +27,35 @@ func TestWireCount(t *testing.T) {
 		{"a length is no EtherType and plain", [][]byte{frame(2, 38, "spanning tree")}, 0, 0, 1, 0, "1 of 0026"},
 		{"a VLAN tag is plain, whatever is in it", [][]byte{frame(2, 0x8100, "\x00\x01\x88\xe5")}, 0, 0, 1, 0, "1 of 8100"},
 		{"too short is plain", [][]byte{{1, 2, 3}}, 0, 0, 1, 0, "1 of 0000"},
-		{"MACsec without encryption is readable", [][]byte{frame(2, 0x88E5, "sectag"+payloadMark+"icv")}, 1, 0, 0, 1, ""},
+		{"MACsec without encryption is readable", [][]byte{frame(2, 0x88E5, "sectag"+PayloadMark+"icv")}, 1, 0, 0, 1, ""},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			var c wireCount
-			for _, f := range tt.frames {
+		t.Run(tt.Name, func(t *testing.T) {
+			var c WireCount
+			for _, f := range tt.Frames {
 				c.note(f, time.Unix(1, 0))
 			}
-			if c.macsec() != tt.macsec || c.eapol() != tt.eapol || c.plain() != tt.plain || c.readable != tt.readables {
-				t.Errorf("macsec %d, eapol %d, plain %d, readable %d; want %d, %d, %d, %d", c.macsec(), c.eapol(), c.plain(), c.readable,
-					tt.macsec, tt.eapol, tt.plain, tt.readables)
+			if c.MACsec() != tt.MACsec || c.EAPOL() != tt.EAPOL || c.Plain() != tt.Plain || c.Readable != tt.readables {
+				t.Errorf("macsec %d, eapol %d, plain %d, readable %d; want %d, %d, %d, %d", c.MACsec(), c.EAPOL(), c.Plain(), c.Readable,
+					tt.MACsec, tt.EAPOL, tt.Plain, tt.readables)
 			}
-			if c.plainKinds() != tt.kinds || c.total() != len(tt.frames) {
-				t.Errorf("%q of %d in total, want %q of %d", c.plainKinds(), c.total(), tt.kinds, len(tt.frames))
+			if c.PlainKinds() != tt.kinds || c.Total() != len(tt.Frames) {
+				t.Errorf("%q of %d in total, want %q of %d", c.PlainKinds(), c.Total(), tt.kinds, len(tt.Frames))
 			}
 		})
 	}
 }
 
 func TestWireCountKeepsTheFirst(t *testing.T) {
-	var c wireCount
+	var c WireCount
 	for i, f := range [][]byte{frame(2, 0x88E5, ""), frame(2, 0x888E, ""), frame(3, 0x888E, ""), frame(2, 0x888E, "")} {
 		c.note(f, time.Unix(int64(i), 0))
 	}
-	at, ok := c.first(net.HardwareAddr{2, 2, 2, 2, 2, 2}, 0x888E)
+	at, ok := c.First(net.HardwareAddr{2, 2, 2, 2, 2, 2}, 0x888E)
 	if !ok || at.Unix() != 1 {
 		t.Errorf("first at %v, %v; want second 1", at, ok)
 	}
-	if _, ok := c.first(net.HardwareAddr{3, 3, 3, 3, 3, 3}, 0x88E5); ok {
+	if _, ok := c.First(net.HardwareAddr{3, 3, 3, 3, 3, 3}, 0x88E5); ok {
 		t.Error("a first frame that was never there")
 	}
 }

@@ -1,4 +1,4 @@
-package demo
+package lab
 
 import (
 	"context"
@@ -13,24 +13,24 @@ import (
 	"golang.org/x/net/ipv4"
 )
 
-// ping sends n ICMP echo requests from a namespace and returns how many were
+// Ping sends n ICMP echo requests from a namespace and returns how many were
 // answered before patience ran out. That the kernel refuses to send one is not
 // an error: it is a ping that is not answered.
-func ping(ctx context.Context, ns *netspace, from, to netip.Addr, n int, patience time.Duration) (int, error) {
+func Ping(ctx context.Context, ns *Netspace, from, to netip.Addr, n int, patience time.Duration) (int, error) {
 	var conn *icmp.PacketConn
-	err := ns.do(func() (err error) {
+	err := ns.Do(func() (err error) {
 		conn, err = icmp.ListenPacket("ip4:icmp", from.String())
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("ping from %s in %s: %w", from, ns.name, err)
+		return 0, fmt.Errorf("ping from %s in %s: %w", from, ns.Name, err)
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 
 	id := os.Getpid() & 0xFFFF
 	for seq := range n {
-		m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: id, Seq: seq, Data: []byte(payloadMark)}}
+		m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: id, Seq: seq, Data: []byte(PayloadMark)}}
 		b, err := m.Marshal(nil)
 		if err != nil {
 			return 0, fmt.Errorf("ping: %w", err)
@@ -50,7 +50,7 @@ func ping(ctx context.Context, ns *netspace, from, to netip.Addr, n int, patienc
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return len(answered), nil
 		case err != nil:
-			return 0, fmt.Errorf("ping %s from %s in %s: %w", to, from, ns.name, err)
+			return 0, fmt.Errorf("ping %s from %s in %s: %w", to, from, ns.Name, err)
 		}
 		m, err := icmp.ParseMessage(1, buf[:size])
 		if err != nil || m.Type != ipv4.ICMPTypeEchoReply || sender.String() != to.String() {

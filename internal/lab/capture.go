@@ -1,4 +1,4 @@
-package demo
+package lab
 
 import (
 	"encoding/binary"
@@ -16,30 +16,30 @@ import (
 
 // A capture sees every frame that an interface sends, after the egress filters,
 // and every one that comes in, before the ingress filters: what is on the wire.
-type capture struct {
+type Capture struct {
 	where string
 	conn  *packet.Conn
 	done  chan struct{}
 
 	mu      sync.Mutex
-	count   wireCount
+	count   WireCount
 	dropped int // by the socket, for want of room
 	kernel  int // that the socket has taken or dropped
 	pcap    *pcapWriter
 	err     error
 }
 
-// startCapture opens the socket in the namespace and reads from it until stop.
+// StartCapture opens the socket in the namespace and reads from it until stop.
 // What it sees goes to pcap too, unless that is nil.
-func startCapture(ns *netspace, iface string, pcap io.Writer) (*capture, error) {
-	c := &capture{where: ns.name + "/" + iface, done: make(chan struct{})}
+func StartCapture(ns *Netspace, iface string, pcap io.Writer) (*Capture, error) {
+	c := &Capture{where: ns.Name + "/" + iface, done: make(chan struct{})}
 	if pcap != nil {
 		var err error
 		if c.pcap, err = newPcapWriter(pcap); err != nil {
 			return nil, fmt.Errorf("write the capture: %w", err)
 		}
 	}
-	err := ns.do(func() error {
+	err := ns.Do(func() error {
 		ifi, err := net.InterfaceByName(iface)
 		if err != nil {
 			return err
@@ -67,7 +67,7 @@ func startCapture(ns *netspace, iface string, pcap io.Writer) (*capture, error) 
 }
 
 // read is the capture's goroutine; it ends when the socket is closed.
-func (c *capture) read(raw syscall.RawConn) {
+func (c *Capture) read(raw syscall.RawConn) {
 	defer close(c.done)
 	frame, oob := make([]byte, 1<<16), make([]byte, 128)
 	for {
@@ -114,16 +114,16 @@ func timestamp(oob []byte) time.Time {
 	return time.Now()
 }
 
-// look calls fn with the count as it stands.
-func (c *capture) look(fn func(*wireCount)) {
+// Look calls fn with the count as it stands.
+func (c *Capture) Look(fn func(*WireCount)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	fn(&c.count)
 }
 
-// drained reports whether every frame that the kernel gave the socket has been
+// Drained reports whether every frame that the kernel gave the socket has been
 // counted, and how many it had no room for.
-func (c *capture) drained() (bool, int, error) {
+func (c *Capture) Drained() (bool, int, error) {
 	stats, err := c.conn.Stats() // reading resets them (packet(7))
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -132,11 +132,11 @@ func (c *capture) drained() (bool, int, error) {
 	}
 	c.kernel += int(stats.Packets)
 	c.dropped += int(stats.Drops)
-	return c.count.total() >= c.kernel-c.dropped, c.dropped, c.err
+	return c.count.Total() >= c.kernel-c.dropped, c.dropped, c.err
 }
 
-// stop ends the capture; the count stays.
-func (c *capture) stop() error {
+// Stop ends the capture; the count stays.
+func (c *Capture) Stop() error {
 	err := c.conn.Close()
 	<-c.done
 	c.mu.Lock()

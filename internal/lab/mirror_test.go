@@ -1,4 +1,4 @@
-package demo
+package lab
 
 import (
 	"os"
@@ -19,12 +19,12 @@ func TestMirrorDeliversWhatIsNew(t *testing.T) {
 	}
 	write(filepath.Join(from, ".lever-channel"), "a\n")
 	write(filepath.Join(from, "l", "1.0.key"), "one")
-	if err := mirror(from, to); err != nil {
+	if err := Mirror(from, to); err != nil {
 		t.Fatal(err)
 	}
 	write(filepath.Join(from, "l", "1.0.key"), "changed") // what is delivered stays
 	write(filepath.Join(from, "l", "2.0.key"), "two")
-	if err := mirror(from, to); err != nil {
+	if err := Mirror(from, to); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{"1.0.key": "one", "2.0.key": "two"} {

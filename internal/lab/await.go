@@ -1,4 +1,4 @@
-package demo
+package lab
 
 import (
 	"context"
@@ -11,9 +11,9 @@ import (
 // often would take the agents' time where there is one processor for all.
 const pollEvery = 25 * time.Millisecond
 
-// await looks until what holds. Where it does not in time, the error tells what
+// Await looks until what holds. Where it does not in time, the error tells what
 // was seen last.
-func await(ctx context.Context, limit time.Duration, what string, look func() (held bool, seen string)) error {
+func Await(ctx context.Context, limit time.Duration, what string, look func() (held bool, seen string)) error {
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
 	tick := time.NewTicker(pollEvery)
@@ -38,4 +38,19 @@ func await(ctx context.Context, limit time.Duration, what string, look func() (h
 		case <-tick.C:
 		}
 	}
+}
+
+// AwaitAlive is await for as long as the agents that were started live.
+func AwaitAlive(ctx context.Context, routers []*Router, limit time.Duration, what string, look func() (bool, string)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	return Await(ctx, limit, what, func() (bool, string) {
+		for _, r := range routers {
+			if err := r.Alive(); err != nil {
+				cancel(err)
+				return false, err.Error()
+			}
+		}
+		return look()
+	})
 }

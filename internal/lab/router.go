@@ -1,0 +1,214 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/lever-link/lever/macsec"
+)
+
+// A router is one node: its namespace, its own copy of the inventory and of the
+// keys, and its agent, a process.
+type Router struct {
+	Name   string
+	Space  *Netspace
+	Dir    string // holds inventory, keys, run and state directories, and log
+	Binary string
+	kernel *macsec.Client
+
+	mu      sync.Mutex
+	agent   *exec.Cmd
+	ended   chan struct{} // closed when the agent has
+	waitErr error
+	life    int // counts the agents that were started
+	watcher *watcher
+	log     *os.File
+}
+
+// The names in a router's directory.
+const (
+	InventoryFile = "lever.yaml"
+	RunDir        = "run"
+	StateDir      = "state"
+	LogFile       = "agent.log"
+)
+
+// NewRouter makes the directory and opens what is read of the kernel's own view.
+func NewRouter(name, dir, binary string, inventory []byte, ns *Netspace) (*Router, error) {
+	r := &Router{Name: name, Space: ns, Dir: dir, Binary: binary}
+	for _, d := range []string{dir, filepath.Join(dir, RunDir), filepath.Join(dir, StateDir)} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("make the directory of %s: %w", name, err)
+		}
+	}
+	if err := os.WriteFile(r.Path(InventoryFile), inventory, 0o600); err != nil {
+		return nil, fmt.Errorf("give %s the inventory: %w", name, err)
+	}
+	var err error
+	if r.log, err = os.OpenFile(r.Path(LogFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
+		return nil, fmt.Errorf("open the log of %s: %w", name, err)
+	}
+	if r.kernel, err = macsec.NewNetNS(int(ns.Handle)); err != nil {
+		return nil, errors.Join(err, r.log.Close())
+	}
+	return r, nil
+}
+
+func (r *Router) Path(name string) string { return filepath.Join(r.Dir, name) }
+
+// Start starts the agent and returns when its process exists.
+func (r *Router) Start() error {
+	cmd := exec.Command(r.Binary, "agent",
+		"--inventory", r.Path(InventoryFile), "--node", r.Name,
+		"--run-dir", r.Path(RunDir), "--state-dir", r.Path(StateDir))
+	cmd.Stdout, cmd.Stderr = r.log, r.log
+	// A group of its own: a Ctrl-C on the terminal is for whoever runs the agents,
+	// and ends them in order.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := r.Space.Do(cmd.Start); err != nil {
+		return fmt.Errorf("start the agent of %s: %w", r.Name, err)
+	}
+	ended := make(chan struct{})
+	r.mu.Lock()
+	r.agent, r.ended = cmd, ended
+	r.life++
+	r.mu.Unlock()
+	go func() {
+		err := cmd.Wait()
+		r.mu.Lock()
+		r.waitErr = err
+		r.mu.Unlock()
+		close(ended)
+	}()
+	return nil
+}
+
+// lifeNow is which of the agents that were started is the last.
+func (r *Router) lifeNow() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.life
+}
+
+// Alive returns an error if the agent was started and has ended.
+func (r *Router) Alive() error {
+	r.mu.Lock()
+	ended := r.ended
+	r.mu.Unlock()
+	if ended == nil {
+		return nil
+	}
+	select {
+	case <-ended:
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return fmt.Errorf("the agent of %s has ended: %w", r.Name, orExit(r.waitErr))
+	default:
+		return nil
+	}
+}
+
+func orExit(err error) error {
+	if err == nil {
+		return errors.New("exit status 0")
+	}
+	return err
+}
+
+// Kill ends the agent as a crash would, and returns when it is gone.
+func (r *Router) Kill() error { return r.End(syscall.SIGKILL, 5*time.Second) }
+
+// End sends a signal to the agent, if it runs, and waits for its end.
+func (r *Router) End(sig syscall.Signal, patience time.Duration) error {
+	r.mu.Lock()
+	cmd, ended := r.agent, r.ended
+	r.mu.Unlock()
+	if cmd == nil {
+		return nil
+	}
+	if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("end the agent of %s: %w", r.Name, err)
+	}
+	select {
+	case <-ended:
+		return nil
+	case <-time.After(patience):
+		return fmt.Errorf("the agent of %s still runs %v after %v", r.Name, patience, sig)
+	}
+}
+
+// Close ends the agent and lets go of what is open. With keep, the agent runs
+// on.
+func (r *Router) Close(keep bool) error {
+	var errs []error
+	r.mu.Lock()
+	w := r.watcher
+	r.mu.Unlock()
+	if w != nil {
+		w.Stop()
+	}
+	if !keep {
+		if err := r.End(syscall.SIGTERM, 3*time.Second); err != nil {
+			errs = append(errs, err, r.Kill())
+		}
+	}
+	return errors.Join(append(errs, r.kernel.Close(), r.log.Close())...)
+}
+
+// Lever runs a verb of the binary against this router's agent.
+func (r *Router) Lever(ctx context.Context, args ...string) ([]byte, error) {
+	return RunLever(ctx, r.Binary, append(args, "--run-dir", r.Path(RunDir))...)
+}
+
+// RunLever runs the binary and returns its standard output; what it says on
+// standard error is in the error.
+func RunLever(ctx context.Context, binary string, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		if ctxErr := context.Cause(ctx); ctxErr != nil {
+			err = ctxErr
+		}
+		return nil, fmt.Errorf("lever %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout.Bytes(), nil
+}
+
+// LastLines returns the end of the agent's log.
+func (r *Router) LastLines(n int) []string {
+	f, err := os.Open(r.Path(LogFile))
+	if err != nil {
+		return []string{err.Error()}
+	}
+	defer f.Close()
+	const most = 16 << 10
+	if info, err := f.Stat(); err == nil && info.Size() > most {
+		if _, err := f.Seek(-most, io.SeekEnd); err != nil {
+			return []string{err.Error()}
+		}
+	}
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	text := strings.TrimSpace(string(b))
+	if text == "" {
+		return nil
+	}
+	lines := strings.Split(text, "\n")
+	return lines[max(0, len(lines)-n):]
+}
