@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -203,7 +204,7 @@ func (m *machine) platform() platform {
 		},
 		openMKA: func(index int, o pae.Options) (c mkaConn, err error) {
 			err = m.on("open MKA", index, func(p *port) error {
-				s := &socket{machine: m, port: p, etherType: o.EtherType, frames: make(chan []byte, 256), state: make(chan error, 8)}
+				s := &socket{machine: m, port: p, etherType: o.EtherType, frames: make(chan arriving, 256), state: make(chan error, 8)}
 				p.sockets = append(p.sockets, s)
 				p.wire.attach(s)
 				m.journal = append(m.journal, "MKA on "+p.name)
@@ -215,8 +216,12 @@ func (m *machine) platform() platform {
 	}
 }
 
-// wire is a shared segment: each MKPDU reaches all sockets but the sender's, at
-// once and in order.
+// travel is how long an MKPDU is under way. Frames of data take no time at all,
+// so that a stream finds every moment at which the ends differ.
+const travel = 5 * time.Millisecond
+
+// wire is a shared segment: each MKPDU reaches all sockets but the sender's, in
+// order.
 type wire struct {
 	mu      sync.Mutex
 	sockets []*socket
@@ -244,7 +249,7 @@ func (w *wire) carry(from *socket, frame []byte) {
 			continue
 		}
 		select {
-		case s.frames <- slices.Clone(frame):
+		case s.frames <- arriving{time.Now().Add(travel), slices.Clone(frame)}:
 		default: // a full socket buffer drops
 		}
 	}
@@ -255,9 +260,15 @@ type socket struct {
 	machine   *machine
 	port      *port
 	etherType uint16
-	frames    chan []byte
+	frames    chan arriving
 	state     chan error // what the next read says
+	next      arriving   // the reader's
 	once      sync.Once
+}
+
+type arriving struct {
+	at    time.Time
+	frame []byte
 }
 
 var _ mkaConn = (*socket)(nil)
@@ -272,18 +283,33 @@ func (s *socket) tell(err error) {
 // ReadFrame implements mkaConn.
 func (s *socket) ReadFrame(buf []byte) (int, error) {
 	for {
-		select {
-		case err := <-s.state:
-			if !errors.Is(err, pae.ErrDown) {
-				s.tell(err) // for good
-			}
-			return 0, err
-		case f := <-s.frames:
-			if s.up() {
-				return copy(buf, f), nil
+		if s.next.frame == nil {
+			select {
+			case err := <-s.state:
+				return 0, s.said(err)
+			case s.next = <-s.frames:
 			}
 		}
+		wait := time.NewTimer(time.Until(s.next.at))
+		select {
+		case err := <-s.state:
+			wait.Stop()
+			return 0, s.said(err)
+		case <-wait.C:
+		}
+		f := s.next.frame
+		s.next = arriving{}
+		if s.up() {
+			return copy(buf, f), nil
+		}
 	}
+}
+
+func (s *socket) said(err error) error {
+	if !errors.Is(err, pae.ErrDown) {
+		s.tell(err) // for good
+	}
+	return err
 }
 
 func (s *socket) up() bool {

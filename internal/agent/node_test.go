@@ -321,7 +321,7 @@ func (n *node) send(to *node) error {
 	return err
 }
 
-// stream sends a frame each millisecond both ways until the returned function
+// stream sends a frame every two milliseconds both ways until the returned function
 // is called, which fails the test for every frame that was lost.
 func (p *pair) stream(t *testing.T) (end func()) {
 	t.Helper()
@@ -331,7 +331,7 @@ func (p *pair) stream(t *testing.T) (end func()) {
 	var lost []string
 	began := time.Now()
 	wg.Go(func() {
-		tick := time.NewTicker(time.Millisecond)
+		tick := time.NewTicker(2 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {

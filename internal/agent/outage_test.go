@@ -1,0 +1,380 @@
+//go:build !kernel
+
+package agent
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/lever-link/lever/internal/health"
+	"github.com/lever-link/lever/macsec"
+	"github.com/lever-link/lever/macsec/macsectest"
+	"github.com/lever-link/lever/mka"
+)
+
+// sas says which SAKs a device holds: a restart that resumes changes nothing.
+func sas(s *macsec.SecY) (ids []string) {
+	for _, sa := range s.TxSC.SAs {
+		ids = append(ids, "tx "+sa.KeyID.String())
+	}
+	for _, sc := range s.RxSCs {
+		for _, sa := range sc.SAs {
+			ids = append(ids, "rx "+sa.KeyID.String())
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func TestRestartResumesWithTheSameSAK(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newSecuredPair(t)
+		if err := p.r1.ask("rekey"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		defer p.stream(t)()
+		for _, down := range []time.Duration{0, 100 * time.Millisecond, 3 * time.Second} {
+			for _, again := range [][]*node{{p.r1}, {p.r2}, {p.r1, p.r2}} {
+				before, had := p.r1.status(), sas(p.r1.device())
+				for _, n := range again {
+					n.noted()
+					n.halt()
+				}
+				time.Sleep(down)
+				for _, n := range again {
+					n.start()
+				}
+				p.secured(3 * time.Second)
+				time.Sleep(10 * time.Second)
+				after := p.r1.status()
+				if *after.AN != *before.AN || after.KN != before.KN || after.CKN != before.CKN || after.KeyServer != before.KeyServer {
+					t.Errorf("down for %v: %+v, then %+v", down, before, after)
+				}
+				if has := sas(p.r1.device()); !slices.Equal(has, had) {
+					t.Errorf("down for %v: the device held %v, now %v", down, had, has)
+				}
+				for _, n := range again {
+					for _, did := range n.noted() {
+						if strings.HasPrefix(did, "Add") && !strings.HasPrefix(did, "AddRxSC") || strings.HasPrefix(did, "Delete") || strings.HasPrefix(did, "Create") {
+							t.Errorf("down for %v: a restart of %s does %s", down, n.name, did)
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+// Without its record an agent is a new member: it negotiates next to the old
+// SAs, which carry on meanwhile.
+func TestRestartWithoutRecordLosesNothing(t *testing.T) {
+	for name, spoil := range map[string]func(path string) error{
+		"gone": os.Remove,
+		"torn": func(path string) error {
+			return os.WriteFile(path, []byte(`{"version":1,"link":"l1","mka":{"part`), 0o600)
+		},
+		"other version": func(path string) error { return os.WriteFile(path, []byte(`{"version":9,"link":"l1"}`), 0o600) },
+		"other link":    func(path string) error { return os.WriteFile(path, []byte(`{"version":1,"link":"l2"}`), 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newSecuredPair(t)
+				time.Sleep(time.Minute)
+				had := sas(p.r2.device())
+				defer p.stream(t)()
+				for _, n := range []*node{p.r2, p.r1} {
+					n.halt()
+					if err := spoil(linkPath(n.runDir, "l1")); err != nil {
+						t.Fatal(err)
+					}
+					n.start()
+					p.secured(10 * time.Second)
+					time.Sleep(20 * time.Second)
+				}
+				p.secured(time.Second)
+				if has := sas(p.r2.device()); slices.Equal(has, had) {
+					t.Errorf("the SAK is still %v", has)
+				}
+			})
+		})
+	}
+}
+
+func TestInterfaceGoneAndBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newSecuredPair(t)
+		p.r1.unplug(p.r1.port)
+		st := p.r1.awaitState(0, StateFailed)
+		if !has(st, health.ParentMissing) || st.AN != nil || st.SecuredSince != nil {
+			t.Errorf("without its interface: %+v", st)
+		}
+		if err := p.r1.ask("rekey"); err == nil || !strings.Contains(err.Error(), "not set up") {
+			t.Errorf("rekey of a link without its interface: %v", err)
+		}
+		p.r2.awaitFault(20*time.Second, health.PeerLost)
+		p.r1.port = p.r1.plug("eth4", p.wire, p.r1.port.address)
+		for _, n := range p.nodes() {
+			n.awaitState(10*time.Second, StateSecured)
+		}
+		p.secured(10 * time.Second)
+		if !p.r1.port.fenced {
+			t.Error("the interface that came back is not fenced")
+		}
+		for _, way := range [][2]*node{{p.r1, p.r2}, {p.r2, p.r1}} {
+			if err := way[0].send(way[1]); err != nil {
+				t.Errorf("after it came back: %v", err)
+			}
+		}
+		if s := p.r1.status(); s.SecuredSince == nil || s.SecuredSince.Before(time.Date(2000, 1, 1, 0, 0, 1, 0, time.UTC)) {
+			t.Errorf("secured since before it was lost: %+v", s)
+		}
+	})
+}
+
+// An interface of the same name may be another one by the time we look.
+func TestInterfaceReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newSecuredPair(t)
+		mac := p.r1.port.address
+		p.r1.kernel.RemoveInterface(p.r1.port.index)
+		p.r1.mu.Lock()
+		p.r1.ports = nil
+		p.r1.mu.Unlock()
+		p.r1.port = p.r1.plug("eth4", p.wire, mac)
+		p.r1.awaitFault(0, health.LinkFailed)
+		time.Sleep(30 * time.Second)
+		p.secured(time.Second)
+		if !p.r1.port.fenced {
+			t.Error("the new interface is not fenced")
+		}
+	})
+}
+
+func TestDeviceRemovedBySomebodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newSecuredPair(t)
+		if err := p.r2.kernel.DeleteDevice(p.r2.device().Index); err != nil {
+			t.Fatal(err)
+		}
+		st := p.r2.awaitState(3*time.Second, StateFailed) // seen at the next sample
+		if !strings.Contains(st.Faults[0].Text, "device eth9-sec is gone") {
+			t.Errorf("%+v", st.Faults)
+		}
+		time.Sleep(30 * time.Second)
+		p.secured(time.Second)
+		for _, way := range [][2]*node{{p.r1, p.r2}, {p.r2, p.r1}} {
+			if err := way[0].send(way[1]); err != nil {
+				t.Errorf("after it was made anew: %v", err)
+			}
+		}
+	})
+}
+
+func TestCarrierLostAndBack(t *testing.T) {
+	for name, c := range map[string]struct {
+		down, up func(*port)
+		detail   string
+	}{
+		"cable":         {func(p *port) { p.running = false }, func(p *port) { p.running = true }, "no carrier"},
+		"administrator": {func(p *port) { p.up, p.running = false, false }, func(p *port) { p.up, p.running = true, true }, "set down by an administrator"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newSecuredPair(t)
+				had := sas(p.r1.device())
+				p.r1.change(p.r1.port, c.down)
+				f := p.r1.awaitFault(0, health.ParentDown)
+				if !strings.Contains(f.Text, c.detail) {
+					t.Errorf("%s", f)
+				}
+				time.Sleep(2 * time.Second) // shorter than a life: nobody is lost
+				p.r1.change(p.r1.port, c.up)
+				p.secured(time.Second)
+				time.Sleep(10 * time.Second)
+				p.secured(0)
+				if has := sas(p.r1.device()); !slices.Equal(has, had) {
+					t.Errorf("a short outage made %v of %v", has, had)
+				}
+				p.r1.change(p.r1.port, c.down)
+				time.Sleep(time.Minute)
+				p.r1.change(p.r1.port, c.up)
+				p.secured(10 * time.Second)
+			})
+		})
+	}
+}
+
+// A peer that falls silent costs no SA: what works keeps working.
+func TestSilentPeerKeepsTheSAs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newSecuredPair(t)
+		defer p.stream(t)()
+		p.sever(true)
+		for _, n := range p.nodes() {
+			st := n.await(10*time.Second, "missing its peer", func(s LinkStatus) bool { return has(s, health.PeerLost) && s.State == StateNegotiating })
+			if st.AN == nil || st.SecuredSince != nil {
+				t.Errorf("%s: %+v", n.name, st)
+			}
+			if err := n.ask("rekey"); err == nil || !strings.Contains(err.Error(), "no live peer") {
+				t.Errorf("%s: rekey without a peer: %v", n.name, err)
+			}
+		}
+		time.Sleep(time.Minute)
+		p.sever(false)
+		p.secured(10 * time.Second)
+	})
+}
+
+func TestNobodyAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		p.deliver(epoch(t, "1.0"))
+		p.r1.start()
+		time.Sleep(silentAfter - time.Second)
+		if s := p.r1.status(); len(s.Faults) != 0 || s.State != StateNegotiating {
+			t.Errorf("a far end that may be starting is a fault already: %+v", s)
+		}
+		f := p.r1.awaitFault(3*time.Second, health.PeerSilent)
+		if !strings.Contains(f.Text, "on eth4 since 00:00:00") || !strings.Contains(f.Next, "01:80:c2:00:00:03") {
+			t.Errorf("%s", f)
+		}
+		p.r2.start()
+		p.secured(time.Second)
+	})
+}
+
+func TestRefusedSAKIsAFaultAndTriedAgain(t *testing.T) {
+	for _, op := range []string{macsec.OpAddTxSA, macsec.OpAddRxSA, macsec.OpAddRxSC, macsec.OpUpdateTxSA} {
+		t.Run(op, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t)
+				p.r2.kernel.Fail(op, -1, syscall.EBUSY)
+				p.deliver(epoch(t, "1.0"))
+				p.start()
+				f := p.r2.awaitFault(10*time.Second, health.SAKInstallFailed)
+				if !strings.Contains(f.Text, "device or resource busy") || !strings.Contains(f.Text, op) {
+					t.Errorf("%s", f)
+				}
+				time.Sleep(time.Minute)
+				if s := p.r2.status(); s.State == StateSecured {
+					t.Errorf("secured without a key: %+v", s)
+				}
+				p.r2.kernel.Recover()
+				p.secured(2 * time.Minute)
+				if err := p.r2.send(p.r1); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+func TestRefusedRekeyKeepsTheOldSAK(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newSecuredPair(t)
+		time.Sleep(time.Minute)
+		defer p.stream(t)()
+		p.r1.kernel.Fail(macsec.OpAddTxSA, 1, syscall.ENOMEM)
+		if err := p.r1.ask("rekey"); err != nil {
+			t.Errorf("with a kernel that refuses once: %v", err)
+		}
+		time.Sleep(time.Minute)
+		p.secured(time.Minute)
+		if err := p.r1.ask("rekey"); err != nil {
+			t.Errorf("with a kernel that works again: %v", err)
+		}
+	})
+}
+
+func TestTakeDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newSecuredPair(t)
+		n := p.r1
+		n.noted()
+		n.kernel.Fail(macsec.OpDeleteDevice, 1, syscall.EPERM)
+		if err := n.ask("down"); err == nil || !strings.Contains(err.Error(), "the fence stays") || !n.port.fenced {
+			t.Fatalf("a device that cannot be deleted: %v, fenced %v", err, n.port.fenced)
+		}
+		if s := n.status(); s.State != StateSecured {
+			t.Errorf("after that: %+v", s)
+		}
+		if err := n.ask("down"); err != nil {
+			t.Fatal(err)
+		}
+		inOrder(t, n.name, n.noted(), "DeleteDevice eth4-sec", "fence opened on eth4")
+		st := n.awaitState(0, StateDown)
+		if !has(st, health.TakenDown) || has(st, health.LinkFailed) || st.AN != nil {
+			t.Errorf("%+v", st)
+		}
+		if _, err := os.Stat(linkPath(n.runDir, "l1")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the record stays: %v", err)
+		}
+		if err := n.ask("rekey"); err == nil || !strings.Contains(err.Error(), "was taken down") {
+			t.Errorf("rekey: %v", err)
+		}
+		if err := n.ask("down"); err != nil {
+			t.Errorf("a second time: %v", err)
+		}
+		// It stays down, whatever happens to the interface, until a restart.
+		n.links.signal()
+		time.Sleep(time.Hour)
+		if got := n.noted(); len(got) != 0 || n.status().State != StateDown {
+			t.Errorf("an hour later: %q, %+v", got, n.status())
+		}
+		n.halt()
+		n.start()
+		p.secured(10 * time.Second)
+		if !n.port.fenced {
+			t.Error("after a restart the fence is open")
+		}
+	})
+}
+
+func TestTakeDownOfALinkThatIsNotSetUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		n := p.r1
+		n.unplug(n.port)
+		n.start()
+		n.awaitFault(0, health.ParentMissing)
+		if err := n.ask("down"); err == nil || !strings.Contains(err.Error(), "nothing removed") {
+			t.Errorf("an interface that may be in another namespace: %v", err)
+		}
+		n.plug("eth4", p.wire, mka.MAC{2, 0, 0, 0, 0, 1})
+		n.kernel.Fail(macsec.OpCreateDevice, -1, syscall.EPERM)
+		n.awaitFault(2*time.Second, health.LinkFailed)
+		if err := n.ask("down"); err != nil {
+			t.Error(err)
+		}
+		n.awaitState(0, StateDown)
+		if n.ports[0].fenced {
+			t.Error("the fence is closed")
+		}
+	})
+}
+
+// Stopping leaves everything standing, also what is half done.
+func TestStopLeavesEverythingStanding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newSecuredPair(t)
+		p.r1.noted()
+		p.halt()
+		if did := p.r1.noted(); len(did) != 0 {
+			t.Errorf("stopping does %q", did)
+		}
+		time.Sleep(24 * time.Hour)
+		if err := p.r1.send(p.r2); err != nil {
+			t.Error(err)
+		}
+		if !p.r1.port.fenced || errors.Is(p.r2.send(p.r1), macsectest.ErrDropped) {
+			t.Error("the encrypted path does not stand")
+		}
+	})
+}
