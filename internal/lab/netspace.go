@@ -107,6 +107,15 @@ func (n *Netspace) Address(iface string, addr *net.IPNet, neighbour net.IP, mac 
 	if err := n.Links.AddrAdd(l, &netlink.Addr{IPNet: addr}); err != nil {
 		return fmt.Errorf("give %s in %s the address %s: %w", iface, n.Name, addr, err)
 	}
+	return n.Neighbour(iface, neighbour, mac)
+}
+
+// Neighbour tells an interface where an address is.
+func (n *Netspace) Neighbour(iface string, neighbour net.IP, mac net.HardwareAddr) error {
+	l, err := n.Links.LinkByName(iface)
+	if err != nil {
+		return fmt.Errorf("find %s in %s: %w", iface, n.Name, err)
+	}
 	err = n.Links.NeighSet(&netlink.Neigh{
 		LinkIndex: l.Attrs().Index, Family: unix.AF_INET, State: netlink.NUD_PERMANENT,
 		IP: neighbour, HardwareAddr: mac,

@@ -165,21 +165,34 @@ func (r *Router) Close(keep bool) error {
 	return errors.Join(append(errs, r.kernel.Close(), r.log.Close())...)
 }
 
-// Lever runs a verb of the binary against this router's agent.
+// Lever runs a verb of the binary on this router, for the agent's run directory.
 func (r *Router) Lever(ctx context.Context, args ...string) ([]byte, error) {
-	return RunLever(ctx, r.Binary, append(args, "--run-dir", r.Path(RunDir))...)
+	return runLever(ctx, r.Space, r.Binary, append(args, "--run-dir", r.Path(RunDir))...)
 }
 
 // RunLever runs the binary and returns its standard output; what it says on
 // standard error is in the error.
 func RunLever(ctx context.Context, binary string, args ...string) ([]byte, error) {
+	return runLever(ctx, nil, binary, args...)
+}
+
+// runLever is RunLever in a namespace, or where we are.
+func runLever(ctx context.Context, ns *Netspace, binary string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
+	start := cmd.Start
+	if ns != nil {
+		start = func() error { return ns.Do(cmd.Start) }
+	}
+	err := start()
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
 		if ctxErr := context.Cause(ctx); ctxErr != nil {
 			err = ctxErr
 		}

@@ -34,6 +34,7 @@ type LinkStatus struct {
 type FaultStatus struct {
 	Code string `json:"code"`
 	Text string `json:"text"`
+	Next string `json:"next"`
 }
 
 const StateSecured = "secured"

@@ -36,6 +36,7 @@ type Stream struct {
 	Ran    time.Duration
 }
 
+// A StreamEnd is one end of a Stream: what it has sent, and what arrived there.
 type StreamEnd struct {
 	Name    string
 	conn    *net.UDPConn
