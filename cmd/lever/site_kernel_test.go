@@ -36,6 +36,10 @@ const (
 // patience bounds every wait. It is for a busy machine; no test measures it.
 const patience = 30 * time.Second
 
+// refusedPatience is how long answers are waited for that should not come; those
+// that do take less than a millisecond.
+const refusedPatience = 200 * time.Millisecond
+
 // A site is some routers on one untrusted link: for two a wire, for more a
 // bridge that nobody trusts either.
 type site struct {
@@ -374,7 +378,7 @@ func (s *site) lever(i int, args ...string) string {
 // plainPings is how many of three plain pings on the parent are answered.
 func (s *site) plainPings(i, j int) int {
 	s.Helper()
-	n, err := lab.Ping(s.ctx(), s.routers[i].Space, bare(i), bare(j), 3, 200*time.Millisecond)
+	n, err := lab.Ping(s.ctx(), s.routers[i].Space, bare(i), bare(j), 3, refusedPatience)
 	s.must(err)
 	return n
 }
@@ -389,14 +393,18 @@ func (s *site) pings(i, j int) {
 	}
 }
 
+// besides is the rate of streams of tests that run at the same time as others:
+// enough to see a gap of ten milliseconds, and not all of the guest's processor.
+const besides = 100
+
 // underStream runs play while numbered packets go both ways between routers i
 // and j, and expects each of them to arrive once and in order.
-func (s *site) underStream(i, j int, play func()) {
+func (s *site) underStream(i, j, rate int, play func()) {
 	s.Helper()
 	at := func(i int) lab.Endpoint {
 		return lab.Endpoint{Name: s.routers[i].Name, Space: s.routers[i].Space, Addr: inner(i)}
 	}
-	stream, err := lab.StartStream(s.ctx(), at(i), at(j))
+	stream, err := lab.StartStream(s.ctx(), at(i), at(j), rate)
 	s.must(err)
 	stopped := false
 	stop := func() {
@@ -407,7 +415,8 @@ func (s *site) underStream(i, j int, play func()) {
 		reports, err := stream.Stop(s.ctx())
 		s.mustNot(err)
 		for _, r := range reports {
-			s.Logf("%s to %s: %s; the longest silence was %v", r.From, r.To, r, r.Longest.Round(time.Millisecond))
+			s.Logf("%s to %s: %s; %.0f a second, the longest silence was %v", r.From, r.To, r,
+				float64(r.Sent)/stream.Ran.Seconds(), r.Longest.Round(time.Millisecond))
 			if !r.Clean() {
 				s.Errorf("%s to %s: %s", r.From, r.To, r)
 			}

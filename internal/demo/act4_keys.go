@@ -19,7 +19,7 @@ const (
 func (d *demo) newKeys(ctx context.Context) error {
 	d.tell.say("%s packets a second each way, numbered, while the keys change.", grouped(lab.StreamRate))
 	a, z := d.securedEndpoints()
-	s, err := lab.StartStream(ctx, a, z)
+	s, err := lab.StartStream(ctx, a, z, lab.StreamRate)
 	if err != nil {
 		return err
 	}

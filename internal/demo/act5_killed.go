@@ -19,7 +19,7 @@ func (d *demo) agentKilled(ctx context.Context) error {
 	victim := d.routers[max(0, d.keyServer(both))]
 	d.tell.say("The same stream, while %s's agent, the key server's, gets a SIGKILL.", victim.Name)
 	a, z := d.securedEndpoints()
-	s, err := lab.StartStream(ctx, a, z)
+	s, err := lab.StartStream(ctx, a, z, lab.StreamRate)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func TestInstruments(t *testing.T) {
 	if err != nil || answered != 3 {
 		t.Fatalf("%d of 3 pings answered, %v", answered, err)
 	}
-	s, err := StartStream(t.Context(), a, z)
+	s, err := StartStream(t.Context(), a, z, StreamRate)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func macOf(t *testing.T, e Endpoint) net.HardwareAddr {
 // What the link loses is missing from the account, and no error of the run.
 func TestLossIsSeen(t *testing.T) {
 	a, z := bareLink(t)
-	s, err := StartStream(t.Context(), a, z)
+	s, err := StartStream(t.Context(), a, z, StreamRate)
 	if err != nil {
 		t.Fatal(err)
 	}

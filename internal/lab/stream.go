@@ -14,8 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// StreamRate is the packets a second, each way, of which none may be lost.
+const StreamRate = 1000
+
 const (
-	StreamRate = 1000 // packets a second, each way
 	streamPort = 4817
 	// streamBurst bounds what is sent in one turn when the machine has kept the
 	// sender from others: a queue that a larger burst overflows would look like
@@ -56,8 +58,9 @@ type Endpoint struct {
 	Addr  netip.Addr
 }
 
-// StartStream opens both sockets and starts sending.
-func StartStream(ctx context.Context, a, z Endpoint) (*Stream, error) {
+// StartStream opens both sockets and starts sending, rate packets a
+// second each way.
+func StartStream(ctx context.Context, a, z Endpoint, rate int) (*Stream, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &Stream{cancel: cancel, began: time.Now()}
 	for i, e := range []Endpoint{a, z} {
@@ -74,7 +77,7 @@ func StartStream(ctx context.Context, a, z Endpoint) (*Stream, error) {
 	for i, far := range []Endpoint{z, a} {
 		end, to := s.Ends[i], netip.AddrPortFrom(far.Addr, streamPort)
 		go end.receive(to)
-		s.done.Go(func() { end.send(ctx, to) })
+		s.done.Go(func() { end.send(ctx, to, time.Second/time.Duration(rate)) })
 	}
 	return s, nil
 }
@@ -103,8 +106,7 @@ func listenUDP(e Endpoint) (*net.UDPConn, error) {
 }
 
 // send keeps to the rate by the clock, however coarse its ticks are.
-func (e *StreamEnd) send(ctx context.Context, to netip.AddrPort) {
-	const interval = time.Second / StreamRate
+func (e *StreamEnd) send(ctx context.Context, to netip.AddrPort, interval time.Duration) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	packet := make([]byte, 8, 8+len(PayloadMark))
