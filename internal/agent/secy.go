@@ -30,7 +30,12 @@ func (y *secy) do(op mka.Op) error {
 	case mka.OpDeleteReceiveSC:
 		return gone(y.kernel.DeleteRxSC(y.index, sci))
 	case mka.OpAddReceiveSA:
-		return y.kernel.AddRxSA(y.index, sci, y.sa(op, true))
+		err := y.kernel.AddRxSA(y.index, sci, y.sa(op, true))
+		if errors.Is(err, macsec.ErrNotExist) && y.kernel.AddRxSC(y.index, sci, true) == nil {
+			// The SC could not be made when it was asked for, or somebody removed it.
+			err = y.kernel.AddRxSA(y.index, sci, y.sa(op, true))
+		}
+		return err
 	case mka.OpDeleteReceiveSA:
 		if err := y.kernel.UpdateRxSA(y.index, sci, an, macsec.SAUpdate{Active: new(false)}); err != nil {
 			return gone(err)
