@@ -130,7 +130,7 @@ func TestForeignFilterIsAFaultOfALinkThatWorks(t *testing.T) {
 func newStaticPair(t *testing.T, cak string) *pair {
 	t.Helper()
 	p := newPair(t)
-	p.r1.link.External, p.r1.link.Cipher = true, inventory.GCMAES256 // the Link is shared
+	p.change(func(l *inventory.Link) { l.External, l.Cipher = true, inventory.GCMAES256 })
 	for i, n := range p.nodes() {
 		file := filepath.Join(n.stateDir, "l1.cak")
 		if err := os.WriteFile(file, []byte(cak), 0o600); err != nil {
@@ -201,7 +201,7 @@ func TestStaticKeyFilesThatAreRefused(t *testing.T) {
 func TestBelowPolicyCipherIsSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t)
-		p.r1.link.Cipher = inventory.GCMAES128 // the Link is shared
+		p.change(func(l *inventory.Link) { l.Cipher = inventory.GCMAES128 })
 		p.deliver(epoch(t, "1.0"))
 		p.start()
 		for _, n := range p.nodes() {

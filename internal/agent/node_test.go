@@ -172,6 +172,13 @@ func newPair(t *testing.T) *pair {
 	return p
 }
 
+// change alters the link in both ends' inventories, before they start.
+func (p *pair) change(change func(*inventory.Link)) {
+	l := *p.r1.link.Link
+	change(&l)
+	p.r1.link.Link, p.r2.link.Link = &l, &l
+}
+
 func (p *pair) nodes() []*node { return []*node{p.r1, p.r2} }
 
 // deliver puts an epoch into both channels of both ends.
