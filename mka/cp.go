@@ -18,7 +18,10 @@ const (
 	cpRetired                     // the old SAK is gone
 )
 
-// dataKey is a SAK and the SAs that it keys: LatestKI or OldKI of the CP.
+// dataKey is a SAK and the SAs that it keys: LatestKI or one that comes before
+// it. The standard knows one OldKI; but when a member asks for a fresh SAK while
+// another is being taken into use, somebody may still transmit with the one
+// before that, and four ANs have room for it.
 type dataKey struct {
 	ki      KI
 	an      AN
@@ -27,7 +30,8 @@ type dataKey struct {
 	owner   *participant
 	ownSSCI uint32
 	members []member
-	rx, tx  bool // LRX and LTX, ORX and OTX
+	rx, tx  bool // its SAs are installed, and it protects our frames
+	saidRx  bool // ... and every member's receive SA is there: LRX, ORX
 	inUse   bool // every live peer was seen to transmit with it
 	created time.Time
 
@@ -37,6 +41,7 @@ type dataKey struct {
 	lpnSample uint64
 	lpnAt     time.Time
 
+	installed       uint64 // the last operation of its installation
 	firstOp, lastOp uint64 // the operations that its current state waits for
 	err             error
 }
@@ -47,30 +52,70 @@ type member struct {
 	mi    MI
 	sci   SCI
 	ssci  uint32
-	keyed bool // its receive SA was asked for
+	keyed bool      // its receive SA was asked for
+	op    uint64    // with which operation
+	retry time.Time // it was refused: ask again then
 }
 
 type cp struct {
-	state       cpState
-	latest, old *dataKey
-	stray       []*dataKey // found in the SecY at the start, of no use
-	receiveSCs  []SCI
-	receiveBy   time.Time // the key server transmits then at the latest
-	retireAt    time.Time // the old SAK goes then
-	retireBy    time.Time // or then at the latest
-	retryAt     time.Time // a failed installation is not repeated before
+	state      cpState
+	latest     *dataKey
+	olds       []*dataKey // that latest follows, newest first
+	stray      []*dataKey // found in the SecY at the start, of no use
+	receiveSCs []SCI
+	receiveBy  time.Time // the key server transmits then at the latest
+	retireAt   time.Time // the old SAK goes then
+	retireBy   time.Time // or then at the latest
+	retryAt    time.Time // a failed installation is not repeated before
+	// adoptedUntil is until when SAs that were found in the SecY are not
+	// replaced without all their members.
+	adoptedUntil time.Time
 }
 
-func (c *cp) deadlines(at func(time.Time)) {
+// maxOlds leaves one AN for the latest SAK.
+const maxOlds = 3
+
+// keys yields the latest SAK and its predecessors, newest first.
+func (c *cp) keys(yield func(*dataKey) bool) {
+	if c.latest != nil && !yield(c.latest) {
+		return
+	}
+	for _, k := range c.olds {
+		if !yield(k) {
+			return
+		}
+	}
+}
+
+// carrying is the predecessor of the latest SAK that protects our frames.
+func (c *cp) carrying() *dataKey {
+	for _, k := range c.olds {
+		if k.tx {
+			return k
+		}
+	}
+	return nil
+}
+
+func (c *cp) deadlines(life time.Duration, at func(time.Time)) {
 	switch c.state {
 	case cpReceiving:
 		at(c.receiveBy)
+		if !c.latest.saidRx {
+			at(c.latest.created.Add(life))
+		}
 	case cpTransmitting:
 		at(c.retireAt)
 		at(c.retireBy)
 	case cpInit, cpReceive, cpTransmit, cpRetired:
 	}
 	at(c.retryAt)
+	at(c.adoptedUntil)
+	if l := c.latest; l != nil {
+		for i := range l.members {
+			at(l.members[i].retry)
+		}
+	}
 }
 
 // advanceCP moves the CP machine by one state if it can.
@@ -87,6 +132,12 @@ func (p *Port) advanceCP() bool {
 		return false
 	}
 	p.keyLateMembers(l)
+	if p.mayReport(l) {
+		l.saidRx, p.persistDirty = true, true
+		if l.owner != nil {
+			l.owner.sendNow = true
+		}
+	}
 	switch c.state {
 	case cpReceiving:
 		if p.mayTransmit(l) {
@@ -99,10 +150,11 @@ func (p *Port) advanceCP() bool {
 		}
 	case cpTransmitting:
 		p.noteInUse(l)
-		if c.old != nil && c.retireAt.IsZero() && p.everyLive(l, (*peer).transmits) {
+		if len(c.olds) > 0 && c.retireAt.IsZero() && p.everyLive(l, (*peer).transmits) {
 			c.retireAt = p.now.Add(sakRetire)
 		}
-		if c.old == nil || due(p.now, c.retireAt) || due(p.now, c.retireBy) {
+		if len(c.olds) == 0 || due(p.now, c.retireAt) ||
+			due(p.now, c.retireBy) && (l.owner == nil || l.owner.livePeers() > 0) {
 			p.retireOld()
 			return true
 		}
@@ -111,6 +163,32 @@ func (p *Port) advanceCP() bool {
 	case cpInit, cpReceive, cpTransmit:
 	}
 	return false
+}
+
+// mayReport says whether it is time to say that we receive with l: we do so from
+// every member, or somebody whom the key server hears stays unknown to us.
+func (p *Port) mayReport(l *dataKey) bool {
+	if !l.rx || l.saidRx {
+		return false
+	}
+	return due(p.now, l.created.Add(p.cfg.Life)) ||
+		!p.operating() && !slices.ContainsFunc(l.members, func(m member) bool { return !m.keyed })
+}
+
+// extendPatience gives a peer of pa, which was not heard for a while, its time to take the
+// latest SAK, as if that were made now.
+func (p *Port) extendPatience(pa *participant) {
+	c := &p.cp
+	if c.latest == nil || c.latest.owner != pa || len(c.olds) == 0 {
+		return
+	}
+	switch c.state {
+	case cpReceiving:
+		c.receiveBy = p.now.Add(patience)
+	case cpTransmitting:
+		c.retireBy = p.now.Add(patience)
+	case cpInit, cpReceive, cpTransmit, cpRetired:
+	}
 }
 
 func due(now, t time.Time) bool { return !t.IsZero() && !now.Before(t) }
@@ -122,7 +200,7 @@ func (p *Port) mayTransmit(l *dataKey) bool {
 	case l.owner == nil:
 		return false
 	case l.owner.serving:
-		return p.everyLive(l, (*peer).receives) || due(p.now, p.cp.receiveBy) && l.owner.dist != nil
+		return p.everyLive(l, (*peer).receives) || due(p.now, p.cp.receiveBy) && l.owner.dist != nil && l.owner.madeFor(l)
 	}
 	return l.owner.server != nil && l.owner.server.transmits(l.ki)
 }
@@ -131,21 +209,38 @@ func (p *Port) mayTransmit(l *dataKey) bool {
 // with, and another key server was elected meanwhile: one that had fallen
 // silent is back, and its SAK still serves.
 func (p *Port) displaced(l *dataKey) bool {
-	pa, old := l.owner, p.cp.old
+	pa := l.owner
 	return pa != nil && !pa.serving && pa.server != nil && l.ki.MI == pa.mi &&
-		!l.tx && old != nil && old.tx && !p.operating()
+		!l.tx && p.cp.carrying() != nil && !p.operating()
 }
 
 // goBack abandons the latest SAK for the one that still carries traffic.
 func (p *Port) goBack(l *dataKey) {
 	c := &p.cp
 	p.deleteKey(l)
-	c.latest, c.old, c.state = c.old, nil, cpRetired
-	c.receiveBy = time.Time{}
-	if c.latest == nil {
-		c.state = cpInit
-	}
+	c.latest, c.receiveBy = nil, time.Time{}
+	p.promote()
 	p.persistDirty = true
+}
+
+// promote makes the SAK that carries traffic the latest one again; the others
+// go when all use it.
+func (p *Port) promote() {
+	c := &p.cp
+	c.latest = c.carrying()
+	if c.latest == nil && len(c.olds) > 0 {
+		c.latest = c.olds[0]
+	}
+	c.olds = slices.DeleteFunc(c.olds, func(k *dataKey) bool { return k == c.latest })
+	c.retireAt, c.retireBy = time.Time{}, time.Time{}
+	switch {
+	case c.latest == nil:
+		c.state = cpInit
+	case len(c.olds) == 0:
+		c.state = cpRetired
+	default:
+		c.state, c.retireBy = cpTransmitting, p.now.Add(patience)
+	}
 }
 
 // everyLive says whether there are live peers and all of them do ok with l.
@@ -200,8 +295,8 @@ func (p *Port) noteInUse(l *dataKey) {
 // live peer. During a rekey that is the old one until the new one transmits.
 func (p *Port) noteSecured() {
 	p.secured = nil
-	for _, k := range [...]*dataKey{p.cp.latest, p.cp.old} {
-		if k != nil && k.tx && k.received() {
+	for k := range p.cp.keys {
+		if k.tx && k.received() {
 			p.secured = k
 			break
 		}
@@ -222,18 +317,19 @@ func (p *Port) noteSecured() {
 // old one.
 func (p *Port) install(k *dataKey) {
 	c := &p.cp
-	if c.latest != nil && !c.latest.tx {
-		p.deleteKey(c.latest)
-	} else {
-		if c.old != nil {
-			p.deleteKey(c.old)
+	if l := c.latest; l != nil {
+		if l.tx || p.mayBeUsed(l, k) {
+			c.olds = slices.Insert(c.olds, 0, l)
+		} else {
+			p.deleteKey(l)
 		}
-		c.old = c.latest
 	}
-	if c.old != nil && c.old.an == k.an {
-		p.deleteKey(c.old) // the key server's choice; nothing else can make room
-		c.old = nil
-	}
+	c.olds = slices.DeleteFunc(c.olds, func(o *dataKey) bool {
+		if o.an == k.an { // the key server's choice; nothing else can make room
+			p.deleteKey(o)
+		}
+		return o.an == k.an
+	})
 	c.latest, c.state = k, cpReceive
 	c.retireAt, c.retireBy, c.retryAt = time.Time{}, time.Time{}, time.Time{}
 	k.created = p.now
@@ -245,8 +341,22 @@ func (p *Port) install(k *dataKey) {
 		Kind: OpAddTransmitSA, SCI: p.cfg.SCI, AN: k.an, KI: k.ki,
 		SAK: k.sak, Suite: k.suite, SSCI: k.ownSSCI, Salt: Salt(k.ki.MI, k.ki.KN),
 	})
+	k.installed = k.lastOp
 	p.persistDirty = true
 	p.notice(Notice{Kind: NoticeSAK, CKN: k.owner.ckn, KI: k.ki, AN: k.an, SCI: k.owner.serverSCI(p)})
+}
+
+// mayBeUsed says whether somebody may transmit with l, which we receive and have
+// not transmitted with, when k takes its place. Nobody does before the key
+// server, so if l has the same one, what it says now decides.
+func (p *Port) mayBeUsed(l, k *dataKey) bool {
+	switch pa := l.owner; {
+	case !l.rx || l.ki.MI == k.ki.MI && pa == k.owner && pa.serving:
+		return false
+	case pa != nil && pa == k.owner && pa.server != nil && pa.server.mi == l.ki.MI:
+		return pa.server.transmits(l.ki)
+	}
+	return true
 }
 
 // keyMember asks for the receive SA of one member whose SCI is known.
@@ -259,7 +369,7 @@ func (p *Port) keyMember(k *dataKey, m *member) {
 		p.cp.receiveSCs = append(p.cp.receiveSCs, m.sci)
 		p.op(Op{Kind: OpAddReceiveSC, SCI: m.sci})
 	}
-	p.op(Op{
+	m.op = p.op(Op{
 		Kind: OpAddReceiveSA, SCI: m.sci, AN: k.an, KI: k.ki,
 		SAK: k.sak, Suite: k.suite, SSCI: m.ssci, Salt: Salt(k.ki.MI, k.ki.KN),
 	})
@@ -273,7 +383,7 @@ func (p *Port) keyLateMembers(k *dataKey) {
 	}
 	for i := range k.members {
 		m := &k.members[i]
-		if m.keyed {
+		if m.keyed || p.now.Before(m.retry) {
 			continue
 		}
 		if pe := k.owner.peer(m.mi); pe != nil && pe.live {
@@ -307,7 +417,13 @@ func (p *Port) startTransmit(l *dataKey) {
 func (p *Port) opDone(id uint64, err error) {
 	p.doneOp = id
 	l := p.cp.latest
-	if l == nil || id < l.firstOp || id > l.lastOp {
+	if l == nil {
+		return
+	}
+	if err != nil && l.lateMemberFailed(id, p.now.Add(DefaultHello)) {
+		p.dropReceiveSCs()
+	}
+	if id < l.firstOp || id > l.lastOp {
 		return
 	}
 	if err != nil && l.err == nil {
@@ -325,13 +441,13 @@ func (p *Port) opDone(id uint64, err error) {
 	case cpReceive:
 		l.rx = true
 		c.state, c.receiveBy = cpReceiving, p.now.Add(receiveLimit)
-		if c.old != nil {
+		if len(c.olds) > 0 {
 			c.receiveBy = p.now.Add(patience)
 		}
 	case cpTransmit:
 		l.tx = true
-		if c.old != nil {
-			c.old.tx = false
+		for _, o := range c.olds {
+			o.tx = false
 		}
 		c.state, c.retireBy = cpTransmitting, p.now.Add(patience)
 	case cpInit, cpReceiving, cpTransmitting, cpRetired:
@@ -341,6 +457,17 @@ func (p *Port) opDone(id uint64, err error) {
 	if l.owner != nil {
 		l.owner.sendNow = true
 	}
+}
+
+// lateMemberFailed makes the member whose receive SA was refused, after the SAK
+// was installed, ask for it again.
+func (k *dataKey) lateMemberFailed(id uint64, retry time.Time) bool {
+	i := slices.IndexFunc(k.members, func(m member) bool { return m.op == id })
+	if i < 0 || id <= k.installed {
+		return false
+	}
+	k.members[i].keyed, k.members[i].retry = false, retry
+	return true
 }
 
 // installFailed goes back to what worked. The key server tries again with a
@@ -356,6 +483,7 @@ func (p *Port) installFailed(l *dataKey) {
 	}
 	p.conditions.raise(p.now, cond)
 	p.goBack(l)
+	p.dropReceiveSCs() // also forgets those that were refused
 	c.retryAt = p.now.Add(DefaultHello)
 }
 
@@ -364,10 +492,10 @@ func (p *Port) retireOld() {
 	c := &p.cp
 	c.state = cpRetired
 	c.retireAt, c.retireBy = time.Time{}, time.Time{}
-	if c.old != nil {
-		p.deleteKey(c.old)
-		c.old = nil
+	for _, o := range c.olds {
+		p.deleteKey(o)
 	}
+	c.olds = nil
 	p.dropReceiveSCs()
 	p.persistDirty = true
 	n := Notice{Kind: NoticeRetired, KI: c.latest.ki, AN: c.latest.an}
@@ -391,8 +519,8 @@ func (p *Port) deleteKey(k *dataKey) {
 func (p *Port) dropReceiveSCs() {
 	c := &p.cp
 	c.receiveSCs = slices.DeleteFunc(c.receiveSCs, func(sci SCI) bool {
-		for _, k := range [...]*dataKey{c.latest, c.old} {
-			if k != nil && slices.ContainsFunc(k.members, func(m member) bool { return m.sci == sci }) {
+		for k := range c.keys {
+			if slices.ContainsFunc(k.members, func(m member) bool { return m.keyed && m.sci == sci }) {
 				return false
 			}
 		}
@@ -404,32 +532,33 @@ func (p *Port) dropReceiveSCs() {
 // closeKeysOf deletes what a revoked CAK keyed: nothing may flow under it.
 func (p *Port) closeKeysOf(pa *participant) {
 	c := &p.cp
-	if c.old != nil && c.old.owner == pa {
-		p.deleteKey(c.old)
-		c.old = nil
-	}
+	c.olds = slices.DeleteFunc(c.olds, func(k *dataKey) bool {
+		if k.owner == pa {
+			p.deleteKey(k)
+		}
+		return k.owner == pa
+	})
 	if c.latest == nil || c.latest.owner != pa {
 		return
 	}
 	p.deleteKey(c.latest)
-	c.latest, c.old = c.old, nil
-	if c.latest != nil && !c.latest.tx {
-		// The old key's transmit SA was given up for the revoked one's.
-		p.deleteKey(c.latest)
-		c.latest = nil
+	c.latest = nil
+	if c.carrying() == nil {
+		// The others' transmit SAs were given up for the revoked one's.
+		for _, k := range c.olds {
+			p.deleteKey(k)
+		}
+		c.olds = nil
 	}
-	c.state = cpRetired
-	if c.latest == nil {
-		c.state = cpInit
-	}
+	p.promote()
 	p.dropReceiveSCs()
 	p.notice(Notice{Kind: NoticeClosed, CKN: pa.ckn})
 }
 
 // disownKeysOf leaves the SAs of a CAK that is superseded where they are.
 func (p *Port) disownKeysOf(pa *participant) {
-	for _, k := range [...]*dataKey{p.cp.latest, p.cp.old} {
-		if k != nil && k.owner == pa {
+	for k := range p.cp.keys {
+		if k.owner == pa {
 			k.owner = nil
 			k.sak.Erase()
 		}
@@ -437,8 +566,8 @@ func (p *Port) disownKeysOf(pa *participant) {
 }
 
 func (p *Port) observePN(ki KI, next uint64) {
-	for _, k := range [...]*dataKey{p.cp.latest, p.cp.old} {
-		if k == nil || k.ki != ki {
+	for k := range p.cp.keys {
+		if k.ki != ki {
 			continue
 		}
 		k.pn = next

@@ -34,6 +34,7 @@ type participant struct {
 	mark, markBefore uint32 // recent message numbers of ours, see recent
 	markAt           time.Time
 	peers            []*peer
+	displaced        []displacedMI
 	server           *peer // the elected key server; nil when it is us or nobody
 	serving          bool  // we are the elected key server and have a live peer
 	dist             *distribution
@@ -219,7 +220,7 @@ func (p *Port) compose(pa *participant) {
 	p.composeSAKUse(pa, m)
 	// The Live Peer List beside a SAK is that for which it was made: SSCIs
 	// follow from it.
-	if d, l := pa.dist, p.cp.latest; d != nil && pa.serving && l != nil && d.ki == l.ki && pa.madeFor(l) {
+	if d, l := pa.dist, p.cp.latest; d != nil && pa.serving && l != nil && d.ki == l.ki && pa.madeFor(l) && !p.mustMove(pa, l) {
 		m.DistributedSAK = DistributedSAK{
 			Present: true, AN: d.an, ConfidentialityOffset: 1,
 			KN: d.ki.KN, Suite: d.suite, Wrapped: d.wrapped,

@@ -73,11 +73,31 @@ func (p *Port) addPeer(pa *participant, mi MI, sci SCI) *peer {
 func (p *Port) becomeLive(pa *participant, pe *peer) {
 	pe.live, pe.proven = true, true
 	pa.peers = slices.DeleteFunc(pa.peers, func(o *peer) bool {
-		return o != pe && o.sci == pe.sci
+		if o == pe || o.sci != pe.sci {
+			return false
+		}
+		// Frames of its former life that are late, or replayed, would prove it
+		// alive again for as long as the message numbers in them are recent.
+		if len(pa.displaced) == maxPeers {
+			pa.displaced = slices.Delete(pa.displaced, 0, 1)
+		}
+		pa.displaced = append(pa.displaced, displacedMI{o.mi, p.now.Add(3 * p.cfg.Life)})
+		return true
 	})
 	pa.sendNow = true
 	p.persistDirty = true
+	p.extendPatience(pa)
 	p.notice(Notice{Kind: NoticePeerLive, CKN: pa.ckn, SCI: pe.sci})
+}
+
+// displacedMI is a former MI of a live peer, not believed for a while.
+type displacedMI struct {
+	mi    MI
+	until time.Time
+}
+
+func (pa *participant) wasDisplaced(mi MI, now time.Time) bool {
+	return slices.ContainsFunc(pa.displaced, func(d displacedMI) bool { return d.mi == mi && now.Before(d.until) })
 }
 
 func (p *Port) expirePeers(pa *participant) {

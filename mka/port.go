@@ -142,6 +142,9 @@ func NewPort(cfg Config) (*Port, error) {
 // Step takes one event at a time that must not run backwards, and says what
 // to do. See Output for the order.
 func (p *Port) Step(now time.Time, ev Event) Output {
+	if p.now.IsZero() && len(p.cfg.Adopted) > 0 {
+		p.cp.adoptedUntil = now.Add(p.cfg.Life)
+	}
 	p.now = now
 	p.out = Output{Frames: p.out.Frames[:0], Ops: p.out.Ops[:0], Notices: p.out.Notices[:0]}
 	switch ev.Kind {
@@ -319,7 +322,7 @@ func (p *Port) deadline() time.Time {
 		}
 		at(pa.potentialUntil)
 	}
-	p.cp.deadlines(at)
+	p.cp.deadlines(p.cfg.Life, at)
 	if l := p.cp.latest; l != nil && l.owner != nil && l.owner.serving && p.cfg.SAKRekey > 0 {
 		at(l.created.Add(p.cfg.SAKRekey))
 	}
@@ -333,9 +336,7 @@ func (p *Port) Erase() {
 		pa.erase()
 	}
 	p.participants = nil
-	for _, k := range [...]*dataKey{p.cp.latest, p.cp.old} {
-		if k != nil {
-			k.sak.Erase()
-		}
+	for k := range p.cp.keys {
+		k.sak.Erase()
 	}
 }

@@ -41,6 +41,10 @@ func (p *Port) receive(frame []byte) {
 		return
 	}
 	if pe == nil {
+		if pa.wasDisplaced(m.Basic.MI, p.now) {
+			p.counters.Replayed++
+			return
+		}
 		if pe = p.addPeer(pa, m.Basic.MI, m.Basic.SCI); pe == nil {
 			return
 		}
@@ -78,12 +82,14 @@ func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 	}
 	p.conditions.clear(ConditionICVMismatch, pa.ckn)
 
-	// 802.1X-2020 9.10: Distributed SAK before SAK Use.
+	// What SAK Use says has its effect in settle, after the Distributed SAK, as
+	// 802.1X-2020 9.10 demands; but a new SAK must not displace one with which
+	// the key server says that it transmits.
+	pe.use = m.SAKUse
+	pe.lpnHigh.latest, pe.lpnHigh.old = m.XPN.LatestLPNHigh, m.XPN.OldLPNHigh
 	if m.DistributedSAK.Present {
 		p.acceptSAK(pa, pe, m)
 	}
-	pe.use = m.SAKUse
-	pe.lpnHigh.latest, pe.lpnHigh.old = m.XPN.LatestLPNHigh, m.XPN.OldLPNHigh
 	switch l := p.cp.latest; {
 	case l == nil || pe.transmits(l.ki):
 		pe.lackingSince = time.Time{}

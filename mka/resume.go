@@ -1,6 +1,7 @@
 package mka
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -11,7 +12,7 @@ import (
 type Record struct {
 	Participants []ParticipantRecord `json:"participants,omitempty"`
 	Latest       *KeyRecord          `json:"latest,omitempty"`
-	Old          *KeyRecord          `json:"old,omitempty"`
+	Olds         []*KeyRecord        `json:"olds,omitempty"`
 	Spent        []SpentRecord       `json:"spent,omitempty"`
 }
 
@@ -66,7 +67,12 @@ type AdoptedKey struct {
 }
 
 func (p *Port) record() *Record {
-	r := &Record{Latest: keyRecord(p.cp.latest), Old: keyRecord(p.cp.old)}
+	r := &Record{Latest: keyRecord(p.cp.latest)}
+	for _, k := range p.cp.olds {
+		if kr := keyRecord(k); kr != nil {
+			r.Olds = append(r.Olds, kr)
+		}
+	}
 	for _, pa := range p.participants {
 		pr := ParticipantRecord{CKN: pa.ckn, MI: pa.mi, MN: pa.mnCeiling, KN: pa.knCeiling}
 		for _, pe := range pa.peers {
@@ -103,7 +109,7 @@ func (p *Port) adopt() {
 	var encoding *dataKey
 	keys := make([]*dataKey, 0, len(p.cfg.Adopted))
 	for _, a := range p.cfg.Adopted {
-		k := &dataKey{ki: a.KI, an: a.AN, suite: a.Suite, tx: a.Encoding, rx: len(a.Receive) > 0, pn: a.NextPN, lpn: a.NextPN}
+		k := &dataKey{ki: a.KI, an: a.AN, suite: a.Suite, tx: a.Encoding, rx: len(a.Receive) > 0, saidRx: len(a.Receive) > 0, pn: a.NextPN, lpn: a.NextPN}
 		for _, sci := range a.Receive {
 			k.members = append(k.members, member{sci: sci, keyed: true})
 			if !slices.Contains(c.receiveSCs, sci) {
@@ -143,20 +149,23 @@ func (p *Port) adopt() {
 		r := p.cfg.Resume
 		begun := r != nil && r.Latest != nil && r.Latest.ki() == k.ki
 		switch {
-		case begun && a.Transmit && k.rx && c.old == nil:
+		case begun && a.Transmit && k.rx && len(c.olds) < maxOlds:
 			// It was about to be taken into use: LRX may have been said, so
 			// somebody may transmit with it already.
-			c.latest, c.old, c.state = k, encoding, cpReceiving
-		case !begun && k.rx && c.old == nil:
-			c.old = k
+			c.latest, c.state = k, cpReceiving
+			if encoding != nil {
+				c.olds = slices.Insert(c.olds, 0, encoding)
+			}
+		case !begun && k.rx && len(c.olds) < maxOlds:
+			c.olds = append(c.olds, k)
 		default:
 			// Half made, the transmit SA comes last: it protected no frame, so
 			// the key server may distribute it again.
 			c.stray = append(c.stray, k)
 		}
 	}
-	if c.latest == nil {
-		c.latest, c.old = c.old, nil
+	if c.latest == nil && len(c.olds) > 0 {
+		c.latest, c.olds = c.olds[0], c.olds[1:]
 	}
 	if c.latest == nil {
 		c.state = cpInit
@@ -176,12 +185,13 @@ func (p *Port) resumeParticipant(pa *participant) bool {
 	}
 	pr := r.Participants[i]
 	if r.Latest != nil && r.Latest.CKN == pa.ckn && !p.holds(r.Latest.ki()) &&
-		(r.Old == nil || r.Old.CKN != pa.ckn || !p.holds(r.Old.ki())) {
+		!slices.ContainsFunc(r.Olds, func(kr *KeyRecord) bool { return kr.CKN == pa.ckn && p.holds(kr.ki()) }) {
 		return false // the SecY contradicts the record: be a new member
 	}
 	pa.mi = pr.MI
-	pa.mn, pa.mnCeiling, pa.kn, pa.knCeiling = pr.MN, pr.MN, pr.KN, pr.KN
-	pa.mark, pa.markBefore, pa.markAt = pr.MN+1, pr.MN+1, p.now
+	pa.mn, pa.kn = skip(pr.MN, mnStride), skip(pr.KN, knStride)
+	pa.mnCeiling, pa.knCeiling = pa.mn, pa.kn
+	pa.mark, pa.markBefore, pa.markAt = pa.mn+1, pa.mn+1, p.now
 	for _, x := range pr.Peers {
 		pe := p.addPeer(pa, x.MI, x.SCI)
 		if pe == nil {
@@ -195,9 +205,9 @@ func (p *Port) resumeParticipant(pa *participant) bool {
 		pa.quiet = p.now.Add(p.cfg.Hello + p.cfg.Hello/8)
 	}
 	c := &p.cp
-	for _, k := range [...]*dataKey{c.latest, c.old} {
-		for _, kr := range [...]*KeyRecord{r.Latest, r.Old} {
-			if k != nil && kr != nil && kr.CKN == pa.ckn && kr.ki() == k.ki {
+	for k := range c.keys {
+		for _, kr := range append([]*KeyRecord{r.Latest}, r.Olds...) {
+			if kr != nil && kr.CKN == pa.ckn && kr.ki() == k.ki {
 				k.own(pa, kr)
 			}
 		}
@@ -205,15 +215,21 @@ func (p *Port) resumeParticipant(pa *participant) bool {
 	switch {
 	case c.state == cpReceiving && c.receiveBy.IsZero():
 		c.receiveBy = p.now.Add(receiveLimit)
-	case c.state == cpRetired && c.old != nil:
+	case c.state == cpRetired && len(c.olds) > 0:
 		c.state, c.retireBy = cpTransmitting, p.now.Add(patience)
 	}
 	return true
 }
 
+// skip leaves out all that can have been reserved at once above a ceiling: the
+// record may be the one before the last, if a crash lost that one.
+func skip(ceiling, stride uint32) uint32 {
+	return ceiling + min(stride+1, math.MaxUint32-ceiling)
+}
+
 func (p *Port) holds(ki KI) bool {
-	for _, k := range [...]*dataKey{p.cp.latest, p.cp.old} {
-		if k != nil && k.ki == ki {
+	for k := range p.cp.keys {
+		if k.ki == ki {
 			return true
 		}
 	}

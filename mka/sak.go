@@ -51,6 +51,13 @@ func (p *Port) serveKeys() bool {
 // nobody is left under the old one.
 func (p *Port) mayReplaceLatest(pa *participant) bool {
 	l := p.cp.latest
+	if l != nil && l.owner == nil && p.now.Before(p.cp.adoptedUntil) {
+		// A restart forgot who is there; those whose SAs were found have a life
+		// time to be heard.
+		return !slices.ContainsFunc(l.members, func(m member) bool {
+			return !slices.ContainsFunc(pa.peers, func(pe *peer) bool { return pe.live && pe.sci == m.sci })
+		})
+	}
 	if l == nil || l.owner == nil || l.owner == pa || l.owner.livePeers() == 0 {
 		return true
 	}
@@ -77,7 +84,7 @@ func (p *Port) needsSAK(pa *participant) (needed, urgent bool) {
 		return true, l.owner.livePeers() == 0
 	case l.ki.MI != pa.mi:
 		return true, true
-	case !pa.madeFor(l), p.lacked(pa, l):
+	case !pa.madeFor(l), p.lacked(pa, l), p.mustMove(pa, l):
 		return true, true
 	case p.cp.state == cpReceiving && due(p.now, p.cp.receiveBy) && pa.dist == nil:
 		return true, true // a restart cost us what we would have to repeat
@@ -120,6 +127,25 @@ func (p *Port) lacked(pa *participant, l *dataKey) bool {
 	return false
 }
 
+// collides says whether a live peer uses l's AN for another SAK: of another key
+// server, while we were cut off. It would have to give that one up to take l.
+func (pa *participant) collides(l *dataKey) bool {
+	return slices.ContainsFunc(pa.peers, func(pe *peer) bool {
+		u := &pe.use
+		return pe.live && u.Present && (u.LatestAN == l.an && u.Latest.MI != l.ki.MI && (u.LatestRx || u.LatestTx) ||
+			u.OldAN == l.an && u.Old.MI != l.ki.MI && (u.OldRx || u.OldTx))
+	})
+}
+
+// mustMove says whether a SAK on another AN would spare pa's peers that.
+func (p *Port) mustMove(pa *participant, l *dataKey) bool {
+	if !pa.collides(l) {
+		return false
+	}
+	an, free := p.freeAN()
+	return free && an != l.an
+}
+
 // madeFor says whether the live peers are just those that l was made for.
 func (pa *participant) madeFor(l *dataKey) bool {
 	n := 0
@@ -139,6 +165,9 @@ func (pa *participant) madeFor(l *dataKey) bool {
 // a life time at most, and while the last one is being taken into use.
 func (p *Port) mayStartSAK(pa *participant, urgent bool) bool {
 	c := &p.cp
+	if _, free := p.freeAN(); !free && c.latest != nil && p.now.Before(c.latest.created.Add(p.cfg.Life)) {
+		return false // somebody may still use each of the four
+	}
 	if pa.hasPotential() && p.now.Before(pa.potentialUntil) || p.now.Before(c.retryAt) || p.operating() {
 		return false
 	}
@@ -175,7 +204,8 @@ func (p *Port) generateSAK(pa *participant) error {
 	if pa.kn > pa.knCeiling {
 		pa.knCeiling = pa.kn + min(knStride, math.MaxUint32-pa.kn)
 	}
-	k := &dataKey{ki: KI{MI: pa.mi, KN: pa.kn}, suite: p.cfg.Suite, owner: pa, an: p.freeAN()}
+	an, _ := p.freeAN()
+	k := &dataKey{ki: KI{MI: pa.mi, KN: pa.kn}, suite: p.cfg.Suite, owner: pa, an: an}
 	mis := []MI{pa.mi}
 	ssci := uint32(1) // 802.1AEbw: by SCI, the greatest first; pa.peers is so
 	for _, pe := range pa.peers {
@@ -210,35 +240,65 @@ func (p *Port) generateSAK(pa *participant) error {
 }
 
 // freeAN is the next association number of the port that neither we nor a peer
-// has in use; with two SAKs alive at most, two of the four are free.
-func (p *Port) freeAN() AN {
-	var used [4]bool
-	next := AN(0)
-	if l := p.cp.latest; l != nil {
-		next = (l.an + 1) % 4
-		used[l.an] = true
+// has in use. If there is none, it is one that nobody is known to transmit with.
+func (p *Port) freeAN() (an AN, free bool) {
+	var held, sending [4]bool
+	l := p.cp.latest
+	if l == nil {
+		an = 0
+	} else {
+		an = (l.an + 1) % 4
 	}
-	if o := p.cp.old; o != nil {
-		used[o.an] = true
+	for k := range p.cp.keys {
+		held[k.an] = held[k.an] || !p.idle(k)
+		sending[k.an] = sending[k.an] || k.tx
 	}
 	for _, pa := range p.participants {
 		for _, pe := range pa.peers {
-			if u := &pe.use; pe.live && u.Present {
-				used[u.LatestAN%4] = used[u.LatestAN%4] || u.LatestRx || u.LatestTx
-				used[u.OldAN%4] = used[u.OldAN%4] || u.OldRx || u.OldTx
+			u := &pe.use
+			if !pe.live || !u.Present {
+				continue
 			}
+			sending[u.LatestAN%4] = sending[u.LatestAN%4] || u.LatestTx
+			sending[u.OldAN%4] = sending[u.OldAN%4] || u.OldTx
+			held[u.LatestAN%4] = held[u.LatestAN%4] || u.LatestRx || u.LatestTx
+			held[u.OldAN%4] = held[u.OldAN%4] || u.OldRx || u.OldTx
 		}
 	}
 	for range 4 {
-		if !used[next] {
-			return next
+		if !held[an] {
+			return an, true
 		}
-		next = (next + 1) % 4
+		an = (an + 1) % 4
 	}
-	if l := p.cp.latest; l != nil { // peers disagree: all we can keep is the latest
-		return (l.an + 1) % 4
+	if l != nil && !l.tx && l.owner != nil && l.owner.mi == l.ki.MI && !l.owner.collides(l) {
+		return l.an, true // nobody transmits with it before us, its key server
 	}
-	return 0
+	for range 4 {
+		if !sending[an] {
+			return an, false
+		}
+		an = (an + 1) % 4
+	}
+	return an, false
+}
+
+// idle says whether every member of an old SAK tells us that it transmits with
+// another one.
+func (p *Port) idle(k *dataKey) bool {
+	if k.tx || k == p.cp.latest {
+		return false
+	}
+	return !slices.ContainsFunc(k.members, func(m member) bool {
+		for _, pa := range p.participants {
+			for _, pe := range pa.peers {
+				if u := &pe.use; pe.live && pe.proven && pe.sci == m.sci && !pe.transmits(k.ki) && (u.LatestTx || u.OldTx) {
+					return false
+				}
+			}
+		}
+		return true
+	})
 }
 
 // acceptSAK takes a Distributed SAK in (802.1X-2020 9.8.4).
@@ -258,8 +318,8 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 	}
 	ki := KI{MI: pe.mi, KN: d.KN}
 	c := &p.cp
-	for _, k := range [...]*dataKey{c.latest, c.old} {
-		if k != nil && k.ki == ki {
+	for k := range c.keys {
+		if k.ki == ki {
 			if k.owner == nil {
 				k.owner = pa
 			}
@@ -271,11 +331,16 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 		p.conditions.raise(p.now, cond)
 		return
 	}
-	if l := c.latest; l != nil && l.owner != nil && l.owner != pa && pa.rank < l.owner.rank && l.owner.livePeers() > 0 {
-		return // the CAK in use is a better one, and works
+	if c.latest != nil && c.latest.owner != nil && !p.mayReplaceLatest(pa) {
+		return // the CAK in use is a better one or serves more members
 	}
 	if p.operating() || p.now.Before(c.retryAt) {
 		return // it will be repeated
+	}
+	for k := range c.keys {
+		if k.tx && k.an == d.AN && !p.cfg.External && k.owner != nil && k.owner.livePeers() > 0 {
+			return // it does not know yet what we say of this AN, maybe under another CAK
+		}
 	}
 	if d.Suite != p.cfg.Suite {
 		cond.Kind, cond.Theirs, cond.Ours = ConditionSuiteMismatch, d.Suite, p.cfg.Suite
@@ -360,21 +425,27 @@ func liveMember(pa *participant, mi MI, ssci uint32) member {
 // composeSAKUse reports the keys of pa's own CAK: during a CAK rollover each
 // participant speaks of what it distributed.
 func (p *Port) composeSAKUse(pa *participant, m *MKPDU) {
-	l, o := p.cp.latest, p.cp.old
-	if l == nil || l.owner != pa {
-		l, o = o, nil
+	var l, o *dataKey
+	for k := range p.cp.keys {
+		switch {
+		case k.owner != pa:
+		case l == nil:
+			l = k
+		case o == nil || k.tx:
+			o = k // of several, the one that carries traffic
+		}
 	}
-	if l == nil || l.owner != pa {
+	if l == nil {
 		return
 	}
 	u := &m.SAKUse
 	*u = SAKUse{
-		Present: true, Latest: l.ki, LatestAN: l.an, LatestTx: l.tx, LatestRx: l.rx,
+		Present: true, Latest: l.ki, LatestAN: l.an, LatestTx: l.tx, LatestRx: l.saidRx,
 		LatestLPN: uint32(max(l.lpn, 1)),
 	}
 	high := [2]uint32{uint32(l.lpn >> 32)}
-	if o != nil && o.owner == pa {
-		u.Old, u.OldAN, u.OldTx, u.OldRx = o.ki, o.an, o.tx, o.rx
+	if o != nil {
+		u.Old, u.OldAN, u.OldTx, u.OldRx = o.ki, o.an, o.tx, o.saidRx
 		u.OldLPN = uint32(max(o.lpn, 1))
 		high[1] = uint32(o.lpn >> 32)
 	}

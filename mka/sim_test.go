@@ -2,6 +2,7 @@ package mka_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -25,10 +26,12 @@ type sim struct {
 	gaps     int
 	firstGap string
 	used     map[string]string // KI and SCI -> the SAK it was installed with
+	spoken   map[mka.MI]uint32 // MI -> the last MN that its owner sent
+	watch    func()            // runs with check
 }
 
 func newSim(t *testing.T, seed uint64) *sim {
-	s := &sim{t: t, net: simlink.New(seed), used: map[string]string{}}
+	s := &sim{t: t, net: simlink.New(seed), used: map[string]string{}, spoken: map[mka.MI]uint32{}}
 	s.segment = s.net.Segment(50 * time.Microsecond)
 	return s
 }
@@ -36,20 +39,25 @@ func newSim(t *testing.T, seed uint64) *sim {
 // member is one station: a Port, its driver, and a SecY that does what the
 // operations say.
 type member struct {
-	sim     *sim
-	name    string
-	cfg     mka.Config
-	port    *mka.Port // nil while the agent is dead
-	station *simlink.Station
-	secy    secy
-	record  *mka.Record
-	timer   *simlink.Timer
-	opDelay time.Duration
-	opFail  func(mka.Op) error
-	pending []mka.Op
-	notices []mka.Notice
-	up      bool // was secured once: from then on there must be no gap
-	life    int  // counts restarts, so that late calls of a dead agent do nothing
+	sim      *sim
+	name     string
+	cfg      mka.Config
+	port     *mka.Port // nil while the agent is dead
+	station  *simlink.Station
+	secy     secy
+	record   *mka.Record
+	earlier  *mka.Record // what record replaced in this life; nil at its start
+	persists int         // in this life
+	steps    int
+	timer    *simlink.Timer
+	opDelay  time.Duration
+	opFail   func(mka.Op) error
+	pending  []mka.Op
+	notices  []mka.Notice
+	notice   func(mka.Notice) // called with each, if set
+	nextPN   map[mka.KI]uint64
+	up       bool // was secured once: from then on there must be no gap
+	life     int  // counts restarts, so that late calls of a dead agent do nothing
 }
 
 // secy is the data path: what is installed, by KI.
@@ -61,7 +69,7 @@ type secy struct {
 }
 
 func (s *sim) add(name string, n byte, change func(*mka.Config)) *member {
-	m := &member{sim: s, name: name}
+	m := &member{sim: s, name: name, nextPN: map[mka.KI]uint64{}}
 	mac := mka.MAC{2, 0, 0, 0, 0, n}
 	m.cfg = mka.Config{
 		SCI: mka.NewSCI(mac, 1), Address: mac, Priority: mka.DefaultPriority,
@@ -90,11 +98,20 @@ func chacha(seed uint64) *rand.ChaCha8 {
 // unless forget, in the record.
 func (m *member) start(forget bool, caks ...cak) {
 	m.sim.t.Helper()
-	m.life++
-	cfg := m.cfg
+	var record *mka.Record
 	if !forget {
-		cfg.Resume = m.record
+		record = m.record
 	}
+	m.startFrom(record, caks...)
+}
+
+// startFrom is start with a record that need not be the last one.
+func (m *member) startFrom(record *mka.Record, caks ...cak) {
+	m.sim.t.Helper()
+	m.life++
+	m.persists = 0
+	cfg := m.cfg
+	cfg.Resume = record
 	byKI := map[mka.KI]*mka.AdoptedKey{}
 	var order []mka.KI
 	at := func(ki mka.KI, an mka.AN) *mka.AdoptedKey {
@@ -107,7 +124,7 @@ func (m *member) start(forget bool, caks ...cak) {
 	for an := range mka.AN(4) {
 		if ki, ok := m.secy.tx[an]; ok {
 			k := at(ki, an)
-			k.Transmit = true
+			k.Transmit, k.NextPN = true, max(m.nextPN[ki], 1)
 			k.Encoding = m.secy.encoding == an && m.secy.active[an]
 		}
 		for _, o := range m.sim.members {
@@ -148,19 +165,36 @@ func (m *member) addCAK(c cak) {
 }
 
 func (m *member) step(ev mka.Event) {
+	m.steps++
+	if limit := 2000 * (10 + int(m.sim.net.Now().Sub(simlink.Epoch)/time.Second)); m.steps > limit {
+		m.sim.t.Fatalf("%s: %d steps in %v: it turns in circles", m.name, m.steps, m.sim.net.Now().Sub(simlink.Epoch))
+	}
 	m.obey(m.port.Step(m.sim.net.Now(), ev))
 	m.sim.check()
 }
 
 // obey is a driver: persist, send, operate, wait.
 func (m *member) obey(out mka.Output) {
+	if !out.Deadline.IsZero() && !out.Deadline.After(m.sim.net.Now()) {
+		m.sim.t.Errorf("%s: asks to be stepped at %v, which is %v", m.name, out.Deadline, m.sim.net.Now())
+	}
 	if out.Persist != nil {
+		if m.persists > 0 {
+			m.earlier = m.record
+		}
+		m.persists++
 		m.record = out.Persist
 	}
 	for _, f := range out.Frames {
+		m.sim.numbered(m, f)
 		m.station.Send(f)
 	}
 	m.notices = append(m.notices, out.Notices...)
+	if m.notice != nil {
+		for _, n := range out.Notices {
+			m.notice(n)
+		}
+	}
 	idle := len(m.pending) == 0
 	m.pending = append(m.pending, out.Ops...)
 	if idle && len(m.pending) > 0 {
@@ -189,6 +223,12 @@ func (m *member) operate() {
 		if m.opFail != nil {
 			err = m.opFail(op)
 		}
+		if op.Kind == mka.OpAddReceiveSA && m.secy.rx[op.SCI] == nil && err == nil {
+			err = fmt.Errorf("receive SC %v is not there", op.SCI)
+			if m.opFail == nil {
+				m.sim.t.Errorf("%s: %v", m.name, err)
+			}
+		}
 		if err == nil {
 			m.apply(op)
 		}
@@ -215,9 +255,10 @@ func (m *member) apply(op mka.Op) {
 		m.sim.sameSAK(m, op)
 		y.rx[op.SCI][op.AN] = op.KI
 	case mka.OpDeleteReceiveSA:
-		if y.rx[op.SCI][op.AN] == op.KI {
-			delete(y.rx[op.SCI], op.AN)
+		if ki, ok := y.rx[op.SCI][op.AN]; ok && ki != op.KI {
+			m.sim.t.Errorf("%s: means %v and would delete %v: the kernel goes by AN", m.name, op.KI, ki)
 		}
+		delete(y.rx[op.SCI], op.AN)
 	case mka.OpAddTransmitSA:
 		if _, taken := y.tx[op.AN]; taken {
 			m.sim.t.Errorf("%s: transmit SA %d is taken: the kernel would say EBUSY", m.name, op.AN)
@@ -235,10 +276,34 @@ func (m *member) apply(op mka.Op) {
 		m.sim.used[nonce] = "yes"
 		y.active[op.AN], y.encoding = true, op.AN
 	case mka.OpDeleteTransmitSA:
-		if y.tx[op.AN] == op.KI {
-			delete(y.tx, op.AN)
-			delete(y.active, op.AN)
+		if ki, ok := y.tx[op.AN]; ok && ki != op.KI {
+			m.sim.t.Errorf("%s: means %v and would delete %v: the kernel goes by AN", m.name, op.KI, ki)
 		}
+		delete(y.tx, op.AN)
+		delete(y.active, op.AN)
+	}
+}
+
+// numbered checks that m never sends a message number twice under one MI, and
+// that it distributes one SAK under one KI.
+func (s *sim) numbered(m *member, frame []byte) {
+	const mi, sets = 18 + 12, 18
+	id, mn := mka.MI(frame[mi:mi+12]), binary.BigEndian.Uint32(frame[mi+12:])
+	if mn <= s.spoken[id] {
+		s.t.Errorf("%s: sends MN %d after %d under MI %v", m.name, mn, s.spoken[id], id)
+	}
+	s.spoken[id] = mn
+	for at := sets; at+4 <= len(frame)-16; {
+		n := int(binary.BigEndian.Uint16(frame[at+2:]) & 0xfff)
+		if at > sets && frame[at] == byte(mka.SetDistributedSAK) {
+			ki := mka.KI{MI: id, KN: binary.BigEndian.Uint32(frame[at+4:])}
+			key, wrapped := fmt.Sprint("wrapped", ki), string(frame[at+4:at+4+n])
+			if was := s.used[key]; was != "" && was != wrapped {
+				s.t.Errorf("%s: distributes two SAKs as %v", m.name, ki)
+			}
+			s.used[key] = wrapped
+		}
+		at += 4 + (n+3)&^3
 	}
 }
 
@@ -267,6 +332,9 @@ func (s *sim) carries(from, to *member) bool {
 
 // check runs after every event.
 func (s *sim) check() {
+	if s.watch != nil {
+		s.watch()
+	}
 	for _, from := range s.members {
 		if from.port != nil && from.port.Status().Secured {
 			from.up = true

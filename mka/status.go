@@ -60,7 +60,7 @@ func (p *Port) Status() Status {
 	}
 	if l != nil {
 		s.KI, s.AN, s.SAKSince = l.ki, l.an, l.created
-		s.Carrying = l.tx || p.cp.old != nil && p.cp.old.tx
+		s.Carrying = l.tx || p.cp.carrying() != nil
 		s.Rekeying = p.cp.state != cpRetired
 	}
 	for _, pa := range p.participants {
