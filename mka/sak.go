@@ -112,6 +112,9 @@ func (p *Port) needsSAK(pa *participant) (needed, urgent bool) {
 // is not ours, or it has been without l for so long that it will not take it
 // any more, having given it up once.
 func (p *Port) lacked(pa *participant, l *dataKey) bool {
+	if p.cp.state == cpTransmitting {
+		return slices.ContainsFunc(pa.peers, p.elsewhere)
+	}
 	if p.cp.state != cpRetired {
 		return false
 	}
@@ -135,6 +138,13 @@ func (pa *participant) collides(l *dataKey) bool {
 		return pe.live && u.Present && (u.LatestAN == l.an && u.Latest.MI != l.ki.MI && (u.LatestRx || u.LatestTx) ||
 			u.OldAN == l.an && u.Old.MI != l.ki.MI && (u.OldRx || u.OldTx))
 	})
+}
+
+// elsewhere says whether pe transmits with a SAK that we do not have: it took
+// another key server's while we were cut off, and gave ours up for good.
+func (p *Port) elsewhere(pe *peer) bool {
+	u := &pe.use
+	return pe.live && pe.proven && u.Present && u.LatestTx && u.Latest.KN != 0 && !p.holds(u.Latest)
 }
 
 // mustMove says whether a SAK on another AN would spare pa's peers that.
@@ -180,7 +190,7 @@ func (p *Port) mayStartSAK(pa *participant, urgent bool) bool {
 		// Nobody who still transmits with the old SAK may lose it.
 		return urgent && !slices.ContainsFunc(pa.peers, func(pe *peer) bool {
 			return pe.live && !pe.transmits(c.latest.ki) &&
-				slices.ContainsFunc(c.latest.members, func(m member) bool { return m.mi == pe.mi })
+				!p.elsewhere(pe) && slices.ContainsFunc(c.latest.members, func(m member) bool { return m.mi == pe.mi })
 		})
 	case cpReceive, cpTransmit:
 	}
