@@ -4,7 +4,6 @@ package main
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"slices"
 	"testing"
@@ -107,10 +106,4 @@ func (s *site) drained() {
 		}
 		return all, "frames wait in its socket"
 	}))
-}
-
-// exists reports whether there is a file.
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return !errors.Is(err, fs.ErrNotExist)
 }

@@ -139,7 +139,7 @@ func newSite(t *testing.T, inventories ...string) *site {
 		t.Cleanup(func() {
 			s.mustNot(r.Close(false))
 			if t.Failed() {
-				t.Logf("the last lines of %s:\n%s", name, strings.Join(r.LastLines(60), "\n"))
+				t.Logf("the last lines of %s:\n%s", name, strings.Join(r.LastLines(25), "\n"))
 			}
 		})
 	}
@@ -171,8 +171,8 @@ func (s *site) bridge(sw *lab.Netspace, spaces []*lab.Netspace) {
 	s.Helper()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "br0"
-	mask := uint16(1 << 3)
-	br := &netlink.Bridge{LinkAttrs: attrs, GroupFwdMask: &mask}
+	mask, snooping := uint16(1<<3), false // a snooping bridge speaks IGMP by itself
+	br := &netlink.Bridge{LinkAttrs: attrs, GroupFwdMask: &mask, MulticastSnooping: &snooping}
 	s.must(sw.Links.LinkAdd(br))
 	s.must(sw.Silence("br0"))
 	for i, ns := range spaces {

@@ -80,8 +80,8 @@ func (c *Capture) read(raw syscall.RawConn) {
 		switch {
 		case err != nil:
 			return // closed
-		case errors.Is(recvErr, unix.EINTR):
-			continue
+		case errors.Is(recvErr, unix.EINTR), errors.Is(recvErr, unix.ENETDOWN):
+			continue // packet_notifier says once that the interface went down
 		case recvErr != nil:
 			c.mu.Lock()
 			c.err = errors.Join(c.err, fmt.Errorf("capture on %s: %w", c.where, recvErr))
