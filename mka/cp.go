@@ -70,6 +70,8 @@ type cp struct {
 	// adoptedUntil is until when SAs that were found in the SecY are not
 	// replaced without all their members.
 	adoptedUntil time.Time
+	heldKI       KI // a distributed SAK on an AN that carries our frames
+	heldUntil    time.Time
 }
 
 // maxOlds leaves one AN for the latest SAK.

@@ -188,6 +188,11 @@ func (p *Port) resumeParticipant(pa *participant) bool {
 		!slices.ContainsFunc(r.Olds, func(kr *KeyRecord) bool { return kr.CKN == pa.ckn && p.holds(kr.ki()) }) {
 		return false // the SecY contradicts the record: be a new member
 	}
+	for k := range p.cp.keys {
+		if kr := r.Latest; kr != nil && kr.CKN == pa.ckn && kr.ki() == k.ki && len(k.members) < len(kr.Members) {
+			return false // a receive SA is missing, and the SAK is not known any more
+		}
+	}
 	pa.mi = pr.MI
 	pa.mn, pa.kn = skip(pr.MN, mnStride), skip(pr.KN, knStride)
 	pa.mnCeiling, pa.knCeiling = pa.mn, pa.kn

@@ -349,7 +349,13 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 	}
 	for k := range c.keys {
 		if k.tx && k.an == d.AN && !p.cfg.External && k.owner != nil && k.owner.livePeers() > 0 {
-			return // it does not know yet what we say of this AN, maybe under another CAK
+			// It may not know yet what we say of this AN, under another CAK.
+			if c.heldKI != ki {
+				c.heldKI, c.heldUntil = ki, p.now.Add(DefaultHello)
+			}
+			if p.now.Before(c.heldUntil) {
+				return
+			}
 		}
 	}
 	if d.Suite != p.cfg.Suite {
