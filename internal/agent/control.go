@@ -158,8 +158,9 @@ func (t *task) refuse(r request) {
 	case r.verb == "down" && t.takenDown:
 		r.done <- nil
 	case r.verb == "down":
-		r.done <- t.takeDown()
+		err := t.takeDown()
 		t.publish()
+		r.done <- err
 	case t.takenDown:
 		r.done <- fmt.Errorf("link %s was taken down: restart the agent to secure it again", t.link.ID)
 	default:
@@ -170,9 +171,12 @@ func (t *task) refuse(r request) {
 // handle carries out a request on a link that is set up. done ends the session.
 func (t *task) handle(r request) (done bool, err error) {
 	if r.verb == "down" {
-		err := t.takeDown()
-		r.done <- err
-		return err == nil, nil
+		if err := t.takeDown(); err != nil {
+			r.done <- err
+			return false, nil
+		}
+		t.served = append(t.served, r.done)
+		return true, nil
 	}
 	if err := t.port.CanRekey(); err != nil {
 		r.done <- fmt.Errorf("link %s: %w", t.link.ID, err)
@@ -183,10 +187,17 @@ func (t *task) handle(r request) (done bool, err error) {
 	return false, nil
 }
 
-// wake tells those who wait for a rekey that a new SAK is in use.
+// wake has those answered who wait for a rekey: a new SAK is in use.
 func (t *task) wake() {
-	for _, done := range t.waiting {
+	t.served = append(t.served, t.waiting...)
+	t.waiting = nil
+}
+
+// reply answers those whose request was carried out. The status was published
+// before, so that they find it there.
+func (t *task) reply() {
+	for _, done := range t.served {
 		done <- nil
 	}
-	t.waiting = nil
+	t.served = nil
 }

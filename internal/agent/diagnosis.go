@@ -218,6 +218,7 @@ func peersOf(st *mka.Status) []PeerStatus {
 
 // publish makes the status known if it has changed.
 func (t *task) publish() {
+	defer t.reply()
 	t.news, t.published = false, time.Now()
 	st := t.statusNow(t.published)
 	b, err := json.Marshal(st)

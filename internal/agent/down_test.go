@@ -33,7 +33,7 @@ func (p *pair) down(links ...string) ([]string, error) {
 
 func (p *pair) stands() bool {
 	_, err := p.r1.kernel.Device("eth4-sec")
-	return err == nil && p.r1.port.fenced
+	return err == nil && p.r1.now().fenced
 }
 
 func TestDownWithoutAgent(t *testing.T) {
@@ -67,8 +67,8 @@ func TestDownOfWhatIsHalfGone(t *testing.T) {
 		if err := p.r1.kernel.DeleteDevice(p.r1.device().Index); err != nil {
 			t.Fatal(err)
 		}
-		if done, err := p.down(); err != nil || len(done) != 1 || p.r1.port.fenced {
-			t.Errorf("%q, %v, fenced %v", done, err, p.r1.port.fenced)
+		if done, err := p.down(); err != nil || len(done) != 1 || p.r1.now().fenced {
+			t.Errorf("%q, %v, fenced %v", done, err, p.r1.now().fenced)
 		}
 	})
 }
@@ -131,7 +131,7 @@ func TestDownThatFails(t *testing.T) {
 				if len(done) != 0 || err == nil || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("%q, %v, want %q", done, err, c.want)
 				}
-				if !p.r1.port.fenced {
+				if !p.r1.now().fenced {
 					t.Error("the fence is open")
 				}
 				if _, err := os.Stat(linkPath(p.r1.runDir, "l1")); err != nil {

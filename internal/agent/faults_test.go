@@ -103,11 +103,11 @@ func TestParentIsDownWhileTheFenceLeaks(t *testing.T) {
 		p.r1.port.foreign = []fence.Finding{{Direction: fence.Egress, Problem: fence.Missing, Priority: 5}}
 		p.start()
 		p.r1.awaitFault(0, health.FenceMissing)
-		if p.r1.port.up {
+		if p.r1.now().up {
 			t.Error("plain frames may leave")
 		}
+		p.r1.change(p.r1.port, func(p *port) { p.foreign = nil })
 		p.r1.failing("close fence", nil)
-		p.r1.port.foreign = nil
 		p.secured(5 * time.Second)
 	})
 }

@@ -129,6 +129,13 @@ func (m *machine) change(p *port, change func(*port)) {
 	m.links.signal()
 }
 
+// now is the state of the machine's first interface.
+func (m *machine) now() port {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return *m.ports[0]
+}
+
 // failing makes what the platform is asked for fail; nil ends that.
 func (m *machine) failing(what string, err error) {
 	m.mu.Lock()

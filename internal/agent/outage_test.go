@@ -124,7 +124,7 @@ func TestInterfaceGoneAndBack(t *testing.T) {
 			n.awaitState(10*time.Second, StateSecured)
 		}
 		p.secured(10 * time.Second)
-		if !p.r1.port.fenced {
+		if !p.r1.now().fenced {
 			t.Error("the interface that came back is not fenced")
 		}
 		for _, way := range [][2]*node{{p.r1, p.r2}, {p.r2, p.r1}} {
@@ -151,7 +151,7 @@ func TestInterfaceReplaced(t *testing.T) {
 		p.r1.awaitFault(0, health.LinkFailed)
 		time.Sleep(30 * time.Second)
 		p.secured(time.Second)
-		if !p.r1.port.fenced {
+		if !p.r1.now().fenced {
 			t.Error("the new interface is not fenced")
 		}
 	})
@@ -299,8 +299,8 @@ func TestTakeDown(t *testing.T) {
 		n := p.r1
 		n.noted()
 		n.kernel.Fail(macsec.OpDeleteDevice, 1, syscall.EPERM)
-		if err := n.ask("down"); err == nil || !strings.Contains(err.Error(), "the fence stays") || !n.port.fenced {
-			t.Fatalf("a device that cannot be deleted: %v, fenced %v", err, n.port.fenced)
+		if err := n.ask("down"); err == nil || !strings.Contains(err.Error(), "the fence stays") || !n.now().fenced {
+			t.Fatalf("a device that cannot be deleted: %v, fenced %v", err, n.now().fenced)
 		}
 		if s := n.status(); s.State != StateSecured {
 			t.Errorf("after that: %+v", s)
@@ -331,7 +331,7 @@ func TestTakeDown(t *testing.T) {
 		n.halt()
 		n.start()
 		p.secured(10 * time.Second)
-		if !n.port.fenced {
+		if !n.now().fenced {
 			t.Error("after a restart the fence is open")
 		}
 	})
@@ -354,7 +354,7 @@ func TestTakeDownOfALinkThatIsNotSetUp(t *testing.T) {
 			t.Error(err)
 		}
 		n.awaitState(0, StateDown)
-		if n.ports[0].fenced {
+		if n.now().fenced {
 			t.Error("the fence is closed")
 		}
 	})
@@ -373,7 +373,7 @@ func TestStopLeavesEverythingStanding(t *testing.T) {
 		if err := p.r1.send(p.r2); err != nil {
 			t.Error(err)
 		}
-		if !p.r1.port.fenced || errors.Is(p.r2.send(p.r1), macsectest.ErrDropped) {
+		if !p.r1.now().fenced || errors.Is(p.r2.send(p.r1), macsectest.ErrDropped) {
 			t.Error("the encrypted path does not stand")
 		}
 	})

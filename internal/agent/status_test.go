@@ -134,8 +134,8 @@ func TestMonitorOpensTheFenceAndSaysSo(t *testing.T) {
 		p.deliver(epoch(t, "1.0"))
 		p.start()
 		f := p.r1.awaitFault(time.Second, health.FenceOpen)
-		if !strings.Contains(f.Text, "eth4") || p.r1.port.fenced || !p.r2.port.fenced {
-			t.Errorf("%s; fences %v and %v", f, p.r1.port.fenced, p.r2.port.fenced)
+		if !strings.Contains(f.Text, "eth4") || p.r1.now().fenced || !p.r2.now().fenced {
+			t.Errorf("%s; fences %v and %v", f, p.r1.now().fenced, p.r2.now().fenced)
 		}
 		p.r1.awaitState(time.Second, StateSecured)
 	})

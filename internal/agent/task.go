@@ -60,6 +60,7 @@ type task struct {
 	lastRekey  time.Time
 	rekeys     uint64
 	waiting    []chan error // callers of rekey, until a new SAK is in use
+	served     []chan error // callers to answer once the status shows what came of it
 	news       bool         // something happened that the status must show at once
 	published  time.Time
 	lastStatus string

@@ -47,7 +47,7 @@ func TestFenceThenDeviceThenKeysThenTraffic(t *testing.T) {
 			}
 			j := n.noted()
 			inOrder(t, n.name, j, set...)
-			if strings.HasPrefix(j[0], "fence") && !n.port.fenced {
+			if strings.HasPrefix(j[0], "fence") && !n.now().fenced {
 				t.Errorf("%s: the fence did not stay", n.name)
 			}
 			if d := n.device(); !d.Up || !d.Encrypt || d.Validate != macsec.Strict || !d.ReplayProtect || d.ReplayWindow != replayWindow {
@@ -197,7 +197,7 @@ func TestRevocationClosesAtOnce(t *testing.T) {
 				t.Errorf("%s still talks to %s: %v", way[0].name, way[1].name, err)
 			}
 		}
-		if !p.r1.port.fenced {
+		if !p.r1.now().fenced {
 			t.Error("the fence is open")
 		}
 		p.r2.awaitFault(20*time.Second, health.PeerLost)
