@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/lever-link/lever/internal/health"
+	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/inventory"
 	"github.com/lever-link/lever/macsec"
 	"github.com/lever-link/lever/macsec/macsectest"
 	"github.com/lever-link/lever/mka"
@@ -110,9 +112,16 @@ func TestRestartWithoutRecordLosesNothing(t *testing.T) {
 func TestInterfaceGoneAndBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newSecuredPair(t)
+		// Faults that only a session can see the end of end with it.
+		p.r1.change(p.r1.port, func(p *port) { p.running = false })
+		next := epoch(t, "2.0")
+		p.r1.channels[keys.A].put(next, octets(next, keys.A))
+		p.r1.awaitFault(0, health.ParentDown)
+		p.r1.awaitFault(20*time.Second, health.PeerLost)
+		p.r1.awaitFault(0, health.ChannelLate)
 		p.r1.unplug(p.r1.port)
 		st := p.r1.awaitState(0, StateFailed)
-		if !has(st, health.ParentMissing) || st.AN != nil || st.SecuredSince != nil {
+		if len(st.Faults) != 1 || !has(st, health.ParentMissing) || st.AN != nil || st.SecuredSince != nil {
 			t.Errorf("without its interface: %+v", st)
 		}
 		if err := p.r1.ask("rekey"); err == nil || !strings.Contains(err.Error(), "not set up") {
@@ -120,6 +129,8 @@ func TestInterfaceGoneAndBack(t *testing.T) {
 		}
 		p.r2.awaitFault(20*time.Second, health.PeerLost)
 		p.r1.port = p.r1.plug("eth4", p.wire, p.r1.port.address)
+		p.r1.awaitFault(time.Second, health.ChannelLate)
+		p.r1.channels[keys.A].put(next, nil)
 		for _, n := range p.nodes() {
 			n.awaitState(10*time.Second, StateSecured)
 		}
@@ -276,6 +287,75 @@ func TestRefusedSAKIsAFaultAndTriedAgain(t *testing.T) {
 	}
 }
 
+// A device that cannot be set up at first is, as soon as it can.
+func TestTrafficBeginsAsSoonAsItCan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		refused := 3
+		p.r1.kernel.Before(func(o macsectest.Operation) error {
+			if o.DeviceUpdate != nil && o.DeviceUpdate.Up != nil && refused > 0 {
+				refused--
+				return syscall.ENOMEM
+			}
+			return nil
+		})
+		p.deliver(epoch(t, "1.0"))
+		p.start()
+		p.secured(time.Second)
+		time.Sleep(10 * time.Second)
+		if err := p.r1.send(p.r2); err != nil || refused != 0 {
+			t.Errorf("%v, %d refusals are left", err, refused)
+		}
+	})
+}
+
+func TestNoCarrierAtTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		p.r1.change(p.r1.port, func(p *port) { p.running = false })
+		p.deliver(epoch(t, "1.0"))
+		p.start()
+		p.r1.awaitFault(0, health.ParentDown)
+		p.r1.change(p.r1.port, func(p *port) { p.running = true })
+		p.secured(time.Second)
+	})
+}
+
+// The packet numbers of a SAK are finite: the next one comes in time.
+func TestRekeyByPacketNumber(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		p.change(func(l *inventory.Link) { l.Cipher = inventory.GCMAES256 })
+		p.deliver(epoch(t, "1.0"))
+		p.start()
+		p.secured(time.Second)
+		for i, n := range []*node{p.r1, p.r2} {
+			time.Sleep(20 * time.Second)
+			d := n.device()
+			if err := n.kernel.MoveTx(d.Index, d.EncodingAN, 0xC000_0000); err != nil {
+				t.Fatal(err)
+			}
+			end := p.stream(t)
+			for _, o := range p.nodes() {
+				o.await(5*time.Second, "rekeyed", func(s LinkStatus) bool { return s.Rekeys == uint64(i+1) })
+			}
+			time.Sleep(5 * time.Second)
+			end()
+		}
+	})
+}
+
+// An unreadable device is no reason to give up a link that works.
+func TestSampleThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newSecuredPair(t)
+		defer p.stream(t)()
+		p.r1.kernel.Fail(macsec.OpSecY, -1, syscall.EIO)
+		time.Sleep(20 * time.Second)
+		p.secured(0)
+	})
+}
+
 func TestRefusedRekeyKeepsTheOldSAK(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newSecuredPair(t)
@@ -309,6 +389,9 @@ func TestTakeDown(t *testing.T) {
 			t.Fatal(err)
 		}
 		inOrder(t, n.name, n.noted(), "DeleteDevice eth4-sec", "fence opened on eth4")
+		if all, _ := n.server.snapshot(); all.Links[0].State != StateDown { // whoever was answered finds it there
+			t.Errorf("taken down, and the status is %+v", all)
+		}
 		st := n.awaitState(0, StateDown)
 		if !has(st, health.TakenDown) || has(st, health.LinkFailed) || st.AN != nil {
 			t.Errorf("%+v", st)

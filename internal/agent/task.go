@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/lever-link/lever/internal/health"
@@ -152,6 +153,11 @@ func (t *task) session(ctx context.Context) error {
 		}()
 	}
 	t.failed = false
+	if t.parent.up { // if not it was set up just now, and an event follows
+		if err := t.look(); err != nil {
+			return err
+		}
+	}
 	t.publish()
 
 	timer := time.NewTimer(time.Hour)
@@ -273,14 +279,13 @@ func (t *task) makePort(suite mka.CipherSuite) error {
 	return nil
 }
 
-// tearSession forgets a session. What is in the kernel stays.
+// tearSession forgets a session, with the faults that only a session can see
+// the end of. What is in the kernel stays.
 func (t *task) tearSession() {
 	if t.conn != nil {
 		_ = t.conn.Close()
 	}
-	for ckn := range t.epochs {
-		delete(t.epochs, ckn)
-	}
+	clear(t.epochs)
 	if t.port != nil {
 		t.port.Erase()
 	}
@@ -290,6 +295,7 @@ func (t *task) tearSession() {
 	t.waiting = nil
 	t.conn, t.port, t.ring, t.device, t.deadline = nil, nil, nil, nil, time.Time{}
 	t.queue, t.ops = nil, nil
+	t.faults.Replace(slices.Concat(diagnosed, keys.FindingCodes(), []health.Code{health.PeerLost, health.ParentDown}), nil)
 }
 
 // read passes MKPDUs to the task.
@@ -473,6 +479,9 @@ func (t *task) sample() error {
 	for i := range state.TxSC.SAs {
 		sa := &state.TxSC.SAs[i]
 		t.step(mka.Event{Kind: mka.EventPN, KI: mka.KIFromBytes(sa.KeyID), NextPN: sa.NextPN})
+	}
+	if !t.securedAt.IsZero() {
+		t.carry() // in case it failed
 	}
 	t.retryState()
 	return nil
