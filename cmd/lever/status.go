@@ -75,7 +75,7 @@ change with --watch.`,
 
 func printStatus(out io.Writer, st agent.Status) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "LINK\tINTERFACE\tSTATE\tCIPHER\tEPOCH\tAN/KN\tKEY SERVER\tSINCE\tREKEYS")
+	fmt.Fprintln(w, "LINK\tIFACE\tSTATE\tCIPHER\tEPOCH\tAN/KN\tKEY SERVER\tSINCE\tREKEYS")
 	for _, l := range st.Links {
 		cipher, assoc, server, since, rekeys := "-", "-", "-", "-", "-"
 		if l.SecureInterface != "" {
@@ -85,13 +85,10 @@ func printStatus(out io.Writer, st agent.Status) error {
 			assoc = fmt.Sprintf("%d/%d", *l.AN, l.KN)
 		}
 		if l.KeyServer != "" {
-			server = l.KeyServer
-			if l.KeyServer == l.LocalSCI {
-				server = "this end"
-			}
+			server = keyServer(l)
 		}
 		if l.SecuredSince != nil {
-			since = time.Since(*l.SecuredSince).Truncate(time.Second).String()
+			since = age(time.Since(*l.SecuredSince))
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", l.ID, l.Interface, l.State, cipher, dash(l.Epoch), assoc, server, since, rekeys)
 	}
@@ -105,6 +102,32 @@ func printStatus(out io.Writer, st agent.Status) error {
 		}
 	}
 	return nil
+}
+
+// keyServer is which end it is. An SCI is wide: only where there are several
+// other members does it tell anything that "far end" does not.
+func keyServer(l agent.LinkStatus) string {
+	switch {
+	case l.KeyServer == l.LocalSCI:
+		return "this end"
+	case len(l.Peers) == 1 && l.Peers[0].SCI == l.KeyServer:
+		return "far end"
+	}
+	return l.KeyServer
+}
+
+// age is a duration in the two units that matter, such as 5m12s or 3d4h.
+func age(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%ds", d/time.Minute, d%time.Minute/time.Second)
+	case d < day:
+		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
+	}
+	return fmt.Sprintf("%dd%dh", d/day, d%day/time.Hour)
 }
 
 func dash(s string) string {

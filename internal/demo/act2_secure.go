@@ -104,12 +104,12 @@ func (d *demo) keyServerName(both [2]lab.LinkStatus) string {
 
 // describeSecY is what the kernel says, in the words of `ip macsec show`.
 func describeSecY(s *macsec.SecY) string {
-	text := fmt.Sprintf("%s: protect %s, encrypt %s, validate %s; TXSC %s on SA %d",
-		s.Name, onOff(s.Protect), onOff(s.Encrypt), s.Validate, s.SCI, s.EncodingAN)
+	parts := []string{fmt.Sprintf("%s: protect %s, encrypt %s, validate %s; TXSC %s on SA %d",
+		s.Name, onOff(s.Protect), onOff(s.Encrypt), s.Validate, s.SCI, s.EncodingAN)}
 	for _, rx := range s.RxSCs {
-		text += fmt.Sprintf("; RXSC %s", rx.SCI)
+		parts = append(parts, fmt.Sprintf("RXSC %s", rx.SCI))
 	}
-	return text
+	return strings.Join(parts, "; ")
 }
 
 func onOff(b bool) string {

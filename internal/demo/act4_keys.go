@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"github.com/lever-link/lever/internal/lab"
+	"strings"
 	"time"
 
 	"github.com/lever-link/lever/internal/health"
@@ -46,14 +47,14 @@ func (d *demo) rekeys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	story := fmt.Sprintf("KN %d/AN %d", lab.KeyNumber(key.ID), key.AN)
+	story := []string{fmt.Sprintf("KN %d/AN %d", lab.KeyNumber(key.ID), key.AN)}
 	for n := range rekeyCount {
 		if key, err = d.rekey(ctx, key, fmt.Sprintf("SAK rekey %d of %d", n+1, rekeyCount)); err != nil {
 			return err
 		}
-		story += fmt.Sprintf(" → %d/%d", lab.KeyNumber(key.ID), key.AN)
+		story = append(story, fmt.Sprintf("%d/%d", lab.KeyNumber(key.ID), key.AN))
 	}
-	d.tell.claim(true, count(rekeyCount, "SAK rekey"), "%s, in both kernels", story)
+	d.tell.claim(true, count(rekeyCount, "SAK rekey"), "%s, in both kernels", strings.Join(story, " → "))
 	after, err := d.bothStatus(ctx, rekeyWithin, "both agents to say secured with the new SAK", func(l lab.LinkStatus) bool {
 		return l.State == lab.StateSecured && l.KN == lab.KeyNumber(key.ID)
 	})

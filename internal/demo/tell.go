@@ -109,7 +109,7 @@ func (t *teller) style(code, s string) string {
 func wrap(text string, width int) []string {
 	var lines []string
 	var line string
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		switch {
 		case line == "":
 			line = word

@@ -19,8 +19,7 @@ func Await(ctx context.Context, limit time.Duration, what string, look func() (h
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		held, seen := look()
-		if held {
+		if held, _ := look(); held {
 			return nil
 		}
 		select {
@@ -28,7 +27,8 @@ func Await(ctx context.Context, limit time.Duration, what string, look func() (h
 			return context.Cause(ctx)
 		case <-deadline.C:
 			// Once more: on a busy machine much may have happened since.
-			if held, seen = look(); held {
+			held, seen := look()
+			if held {
 				return nil
 			}
 			if seen == "" {

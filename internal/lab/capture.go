@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A capture sees every frame that an interface sends, after the egress filters,
+// A Capture sees every frame that an interface sends, after the egress filters,
 // and every one that comes in, before the ingress filters: what is on the wire.
 type Capture struct {
 	where string

@@ -39,7 +39,7 @@ func KeyInUse(s *macsec.SecY) (key macsec.KeyID, an macsec.AN, both bool) {
 // MI and the KN.
 func KeyNumber(id macsec.KeyID) uint32 { return binary.BigEndian.Uint32(id[12:]) }
 
-// A kernelKey is the SAK that both ends' kernels transmit and receive with.
+// A KernelKey is the SAK that both ends' kernels transmit and receive with.
 type KernelKey struct {
 	ID macsec.KeyID
 	AN macsec.AN
@@ -49,7 +49,7 @@ func (k KernelKey) String() string {
 	return fmt.Sprintf("KN %d, AN %d", KeyNumber(k.ID), k.AN)
 }
 
-// A securedEnd is a router's end of a secured link.
+// A SecuredEnd is a router's end of a secured link.
 type SecuredEnd struct {
 	Router *Router
 	Device string

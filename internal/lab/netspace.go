@@ -16,7 +16,7 @@ import (
 // namespaceDir is where ip-netns(8) looks for names.
 const namespaceDir = "/run/netns"
 
-// A netspace is a network namespace with a name that ip-netns(8) knows.
+// A Netspace is a network namespace with a name that ip-netns(8) knows.
 type Netspace struct {
 	Name   string
 	Handle netns.NsHandle

@@ -17,7 +17,7 @@ import (
 	"github.com/lever-link/lever/macsec"
 )
 
-// A router is one node: its namespace, its own copy of the inventory and of the
+// A Router is one node: its namespace, its own copy of the inventory and of the
 // keys, and its agent, a process.
 type Router struct {
 	Name   string
@@ -64,6 +64,7 @@ func NewRouter(name, dir, binary string, inventory []byte, ns *Netspace) (*Route
 	return r, nil
 }
 
+// Path is where something of the router's is.
 func (r *Router) Path(name string) string { return filepath.Join(r.Dir, name) }
 
 // Start starts the agent and returns when its process exists.

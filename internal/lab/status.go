@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -12,6 +13,7 @@ type NodeStatus struct {
 	Links []LinkStatus `json:"links"`
 }
 
+// LinkStatus is what is read of a link there.
 type LinkStatus struct {
 	ID              string        `json:"id"`
 	Interface       string        `json:"interface"`
@@ -31,12 +33,14 @@ type LinkStatus struct {
 	Faults          []FaultStatus `json:"faults"`
 }
 
+// FaultStatus is what is read of a fault there.
 type FaultStatus struct {
 	Code string `json:"code"`
 	Text string `json:"text"`
 	Next string `json:"next"`
 }
 
+// StateSecured is a link's state when both ways are encrypted.
 const StateSecured = "secured"
 
 // Of finds what the status of a node says of a link.
@@ -64,11 +68,11 @@ func (l LinkStatus) Fault(code string) (FaultStatus, bool) {
 
 // String is for errors.
 func (l LinkStatus) String() string {
-	s := fmt.Sprintf("state %s, CKN %s, KN %d, AN %d", l.State, Abbreviated(l.CKN), l.KN, l.AN)
+	parts := []string{fmt.Sprintf("state %s, CKN %s, KN %d, AN %d", l.State, Abbreviated(l.CKN), l.KN, l.AN)}
 	for _, f := range l.Faults {
-		s += "; " + f.Code + ": " + f.Text
+		parts = append(parts, f.Code+": "+f.Text)
 	}
-	return s
+	return strings.Join(parts, "; ")
 }
 
 // Abbreviated keeps as much of a long identifier as tells it from others.

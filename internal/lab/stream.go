@@ -28,7 +28,7 @@ const (
 	settleTime   = 2 * time.Second
 )
 
-// A stream sends numbered packets both ways between two addresses until it is
+// A Stream sends numbered packets both ways between two addresses until it is
 // stopped, and accounts for each.
 type Stream struct {
 	Ends   [2]*StreamEnd
@@ -172,6 +172,7 @@ func (s *Stream) Flowing(ctx context.Context) error {
 	})
 }
 
+// Got is how many of the other end's packets have arrived, each counted once.
 func (e *StreamEnd) Got() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()

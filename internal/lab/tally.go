@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -64,7 +65,7 @@ func (t *tally) has(seq int) bool {
 	return seq/64 < len(t.seen) && t.seen[seq/64]&(1<<(seq%64)) != 0
 }
 
-// A streamReport is the account of one direction of a stream.
+// A StreamReport is the account of one direction of a stream.
 type StreamReport struct {
 	From, To   string
 	Sent       int // numbers used, whether or not the kernel took the packet
@@ -94,13 +95,8 @@ func (r StreamReport) String() string {
 	if r.Foreign > 0 {
 		s += fmt.Sprintf(", %d foreign", r.Foreign)
 	}
-	for i, m := range r.Missing {
-		if i == 0 {
-			s += "; missing "
-		} else {
-			s += ", "
-		}
-		s += m
+	if len(r.Missing) > 0 {
+		s += "; missing " + strings.Join(r.Missing, ", ")
 	}
 	return s
 }

@@ -20,7 +20,7 @@ const (
 // that can be read on the wire is recognised.
 const PayloadMark = "lever-lab: nobody outside may read this"
 
-// A wireCount sorts the frames of a wire by EtherType.
+// A WireCount sorts the frames of a wire by EtherType.
 type WireCount struct {
 	Frames   map[uint16]int
 	firstOf  map[sourceType]time.Time
@@ -61,12 +61,16 @@ func (c *WireCount) First(mac net.HardwareAddr, etherType uint16) (time.Time, bo
 	return at, ok
 }
 
+// MACsec is how many frames were encrypted.
 func (c *WireCount) MACsec() int { return c.Frames[EtherTypeMACsec] }
-func (c *WireCount) EAPOL() int  { return c.Frames[EtherTypeEAPOL] }
+
+// EAPOL is how many were MKA's.
+func (c *WireCount) EAPOL() int { return c.Frames[EtherTypeEAPOL] }
 
 // Plain is everything else.
 func (c *WireCount) Plain() int { return c.Total() - c.MACsec() - c.EAPOL() }
 
+// Total is all of them.
 func (c *WireCount) Total() int {
 	n := 0
 	for _, frames := range c.Frames {
