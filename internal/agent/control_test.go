@@ -236,6 +236,27 @@ func TestRekeyOverTheSocketAnswersWhenTheSAKIsInUse(t *testing.T) {
 	})
 }
 
+// Whoever is answered finds the outcome in the status.
+func TestStatusIsPublishedBeforeTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		s := newServer(Options{Log: slog.New(slog.DiscardHandler)}, p.r1.policy, p.r1.platform(), p.r1.kernel, &linkEvents{})
+		tk := newTask(s, p.r1.link, [2]keys.Channel{}, nil)
+		caller := make(chan error) // who does not take the answer yet
+		tk.served, tk.takenDown = []chan error{caller}, true
+		go tk.publish()
+		synctest.Wait()
+		s.mu.Lock()
+		if st := s.status["l1"]; st.State != StateDown {
+			t.Errorf("the caller is answered while the status is %+v", st)
+		}
+		s.mu.Unlock()
+		if err := <-caller; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestRekeyThatTakesTooLongIsSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t)
