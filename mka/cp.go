@@ -70,6 +70,7 @@ type cp struct {
 	// adoptedUntil is until when SAs that were found in the SecY are not
 	// replaced without all their members.
 	adoptedUntil time.Time
+	nextAN       AN // after the last one used (802.1X-2020 9.8: per port)
 	heldKI       KI // a distributed SAK on an AN that carries our frames
 	heldUntil    time.Time
 }
@@ -142,12 +143,12 @@ func (p *Port) advanceCP() bool {
 	}
 	switch c.state {
 	case cpReceiving:
-		if p.mayTransmit(l) {
-			p.startTransmit(l)
+		if p.displaced(l) || due(p.now, c.receiveBy) && p.refused(l) {
+			p.goBack(l)
 			return true
 		}
-		if p.displaced(l) {
-			p.goBack(l)
+		if p.mayTransmit(l) {
+			p.startTransmit(l)
 			return true
 		}
 	case cpTransmitting:
@@ -214,6 +215,17 @@ func (p *Port) displaced(l *dataKey) bool {
 	pa := l.owner
 	return pa != nil && !pa.serving && pa.server != nil && l.ki.MI == pa.mi &&
 		!l.tx && p.cp.carrying() != nil && !p.operating()
+}
+
+// refused says whether l is ours and of another CAK than the SAK that still
+// serves somebody whom l does not: he came back after l was made, and the others
+// wait for a SAK that is for all.
+func (p *Port) refused(l *dataKey) bool {
+	old := p.cp.carrying()
+	return l.owner != nil && l.owner.serving && !l.tx && old != nil && old.owner != nil && old.owner != l.owner &&
+		slices.ContainsFunc(old.owner.peers, func(pe *peer) bool {
+			return pe.live && !slices.ContainsFunc(l.members, func(m member) bool { return m.sci == pe.sci })
+		})
 }
 
 // goBack abandons the latest SAK for the one that still carries traffic.
@@ -332,7 +344,7 @@ func (p *Port) install(k *dataKey) {
 		}
 		return o.an == k.an
 	})
-	c.latest, c.state = k, cpReceive
+	c.latest, c.state, c.nextAN = k, cpReceive, (k.an+1)%4
 	c.retireAt, c.retireBy, c.retryAt = time.Time{}, time.Time{}, time.Time{}
 	k.created = p.now
 	k.firstOp = p.nextOp + 1
@@ -545,7 +557,7 @@ func (p *Port) closeKeysOf(pa *participant) {
 	}
 	p.deleteKey(c.latest)
 	c.latest = nil
-	if c.carrying() == nil {
+	if c.carrying() == nil || c.state == cpTransmit {
 		// The others' transmit SAs were given up for the revoked one's.
 		for _, k := range c.olds {
 			p.deleteKey(k)

@@ -139,6 +139,9 @@ func (p *Port) adopt() {
 	if len(keys) == 0 {
 		return
 	}
+	if encoding != nil {
+		c.nextAN = (encoding.an + 1) % 4
+	}
 	c.state = cpRetired
 	c.latest = encoding
 	for i, k := range keys {

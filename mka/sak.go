@@ -81,7 +81,9 @@ func (p *Port) needsSAK(pa *participant) (needed, urgent bool) {
 	case l == nil || l.owner == nil:
 		return true, true
 	case l.owner != pa:
-		return true, l.owner.livePeers() == 0
+		// One that is not taken into use is not waited for: members may be on
+		// different CAKs, and the better one is what all have.
+		return true, l.owner.livePeers() == 0 || due(p.now, l.created.Add(p.cfg.Life))
 	case l.ki.MI != pa.mi:
 		return true, true
 	case !pa.madeFor(l), p.lacked(pa, l), p.mustMove(pa, l):
@@ -190,7 +192,7 @@ func (p *Port) mayStartSAK(pa *participant, urgent bool) bool {
 		// Nobody who still transmits with the old SAK may lose it.
 		return urgent && !slices.ContainsFunc(pa.peers, func(pe *peer) bool {
 			return pe.live && !pe.transmits(c.latest.ki) &&
-				!p.elsewhere(pe) && slices.ContainsFunc(c.latest.members, func(m member) bool { return m.mi == pe.mi })
+				!p.elsewhere(pe) && (pa.dist != nil || pe.receives(c.latest.ki)) && slices.ContainsFunc(c.latest.members, func(m member) bool { return m.mi == pe.mi })
 		})
 	case cpReceive, cpTransmit:
 	}
@@ -254,11 +256,7 @@ func (p *Port) generateSAK(pa *participant) error {
 func (p *Port) freeAN() (an AN, free bool) {
 	var held, sending [4]bool
 	l := p.cp.latest
-	if l == nil {
-		an = 0
-	} else {
-		an = (l.an + 1) % 4
-	}
+	an = p.cp.nextAN
 	for k := range p.cp.keys {
 		held[k.an] = held[k.an] || !p.idle(k)
 		sending[k.an] = sending[k.an] || k.tx
@@ -341,7 +339,7 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 		p.conditions.raise(p.now, cond)
 		return
 	}
-	if c.latest != nil && c.latest.owner != nil && !p.mayReplaceLatest(pa) {
+	if c.latest != nil && c.latest.owner != nil && (!p.mayReplaceLatest(pa) || p.leavesBehind(pa, pe, m)) {
 		return // the CAK in use is a better one or serves more members
 	}
 	if p.operating() || p.now.Before(c.retryAt) {
@@ -379,6 +377,18 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 	p.conditions.clear(ConditionSuiteMismatch, pa.ckn)
 	p.conditions.clear(ConditionNotConfidential, pa.ckn)
 	p.install(k)
+}
+
+// leavesBehind says whether the SAK in m is not for somebody whom the CAK in use
+// serves: its key server has not met him yet and will make another.
+func (p *Port) leavesBehind(pa *participant, server *peer, m *MKPDU) bool {
+	owner := p.cp.latest.owner
+	return owner != pa && slices.ContainsFunc(owner.peers, func(old *peer) bool {
+		return old.live && old.sci != server.sci && !slices.ContainsFunc(m.Live.Entries, func(e PeerEntry) bool {
+			pe := pa.peer(e.MI)
+			return pe != nil && pe.sci == old.sci
+		})
+	})
 }
 
 // assignSSCIs fills k's members from the key server's Live Peer List. Version
