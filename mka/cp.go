@@ -506,12 +506,16 @@ func (p *Port) retireOld() {
 	c := &p.cp
 	c.state = cpRetired
 	c.retireAt, c.retireBy = time.Time{}, time.Time{}
+	retired := len(c.olds) > 0
 	for _, o := range c.olds {
 		p.deleteKey(o)
 	}
 	c.olds = nil
 	p.dropReceiveSCs()
 	p.persistDirty = true
+	if !retired {
+		return
+	}
 	n := Notice{Kind: NoticeRetired, KI: c.latest.ki, AN: c.latest.an}
 	if c.latest.owner != nil {
 		n.CKN = c.latest.owner.ckn

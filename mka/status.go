@@ -51,7 +51,11 @@ func (p *Port) Status() Status {
 		Conditions: slices.Clone(p.conditions),
 		Counters:   p.counters,
 	}
-	if pa := p.principal(); pa != nil {
+	pa := p.principal()
+	if p.secured != nil {
+		pa = p.secured.owner // until the next SAK carries, what is said is of this one
+	}
+	if pa != nil {
 		s.CKN, s.KeyServer, s.IsKeyServer = pa.ckn, pa.serverSCI(p), pa.serving
 	}
 	l := p.cp.latest
