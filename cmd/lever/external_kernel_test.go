@@ -104,7 +104,14 @@ func TestExternalEndsOfDifferentCiphers(t *testing.T) {
 	server := s.keyServer()
 	ciphers := []string{"GCM-AES-256", "GCM-AES-XPN-256"}
 	s.fault(1-server, health.SuiteMismatch, "for "+ciphers[server]+",", "made for "+ciphers[1-server]+":")
+	// The key server transmits with its key all the same when the transmit delay
+	// of CP is over: encrypted, and to nobody.
 	s.neverSecured()
+	n, err := lab.Ping(s.ctx(), s.routers[server].Space, inner(server), inner(1-server), 3, refusedPatience)
+	s.must(err)
+	if n != 0 {
+		t.Errorf("%d pings were answered between different ciphers", n)
+	}
 }
 
 // A PSK file that others can read is refused, and an external link's status
