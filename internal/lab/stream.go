@@ -33,7 +33,8 @@ const (
 type Stream struct {
 	Ends   [2]*StreamEnd
 	cancel context.CancelFunc
-	done   sync.WaitGroup
+	done   sync.WaitGroup // sending
+	closed sync.WaitGroup // receiving
 	began  time.Time
 	Ran    time.Duration
 }
@@ -76,7 +77,7 @@ func StartStream(ctx context.Context, a, z Endpoint, rate int) (*Stream, error) 
 	}
 	for i, far := range []Endpoint{z, a} {
 		end, to := s.Ends[i], netip.AddrPortFrom(far.Addr, streamPort)
-		go end.receive(to)
+		s.closed.Go(func() { end.receive(to) })
 		s.done.Go(func() { end.send(ctx, to, time.Second/time.Duration(rate)) })
 	}
 	return s, nil
@@ -207,5 +208,6 @@ func (s *Stream) Stop(ctx context.Context) ([2]StreamReport, error) {
 		to.mu.Unlock()
 		errs = append(errs, from.conn.Close())
 	}
+	s.closed.Wait() // a socket is free again when nobody reads from it any more
 	return reports, errors.Join(errs...)
 }
