@@ -339,7 +339,9 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 		p.conditions.raise(p.now, cond)
 		return
 	}
-	if c.latest != nil && c.latest.owner != nil && (!p.mayReplaceLatest(pa) || p.leavesBehind(pa, pe, m)) {
+	l := c.latest
+	stuck := l != nil && !l.tx && due(p.now, l.created.Add(p.cfg.Life)) // its key server gave it up, maybe
+	if l != nil && l.owner != nil && !stuck && (!p.mayReplaceLatest(pa) || p.leavesBehind(pa, pe, m)) {
 		return // the CAK in use is a better one or serves more members
 	}
 	if p.operating() || p.now.Before(c.retryAt) {
