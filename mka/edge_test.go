@@ -1,0 +1,258 @@
+package mka_test
+
+import (
+	"fmt"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/lever-link/lever/internal/simlink"
+	"github.com/lever-link/lever/mka"
+)
+
+// Some equipment keeps its MI over a restart and counts keys from 1 again: the
+// packet numbers of a KI that was in use would start again.
+func TestKeyNumbersUsedBeforeAreRefused(t *testing.T) {
+	s, m, w, gaps := withWPA(t, 17, 16)
+	w.makeSAK()
+	s.net.Run(15 * time.Second)
+	before := m.status()
+	if before.KI.KN != 2 || !before.Secured {
+		t.Fatalf("KN 2: %+v", before)
+	}
+	w.kn = 0
+	w.makeSAK()
+	s.net.Run(15 * time.Second)
+	c := m.condition(mka.ConditionReplayedKI)
+	if c == nil || c.KI != (mka.KI{MI: w.mi, KN: 1}) || c.SCI != w.sci {
+		t.Errorf("conditions %+v", m.status().Conditions)
+	}
+	if got := m.secy.tx[m.secy.encoding]; got != before.KI {
+		t.Errorf("it transmits with %v", got)
+	}
+	if *gaps != 0 {
+		t.Errorf("the SAK in use was given up: %d gaps", *gaps)
+	}
+	// What helps is a key number that was not used, and it is taken at once.
+	w.kn = 2
+	w.makeSAK()
+	s.net.Run(10 * time.Second)
+	if st := m.status(); !st.Secured || st.KI.KN != 3 {
+		t.Errorf("KN 3: %+v", st)
+	}
+}
+
+func TestMembersThatDrawOneMIRenewIt(t *testing.T) {
+	s := newSim(t, 1)
+	s.lenient = true // both count message numbers under one MI, until they meet
+	a := s.add("a", 1, func(c *mka.Config) { c.Rand = &sameFirst{first: 12, rest: chacha(1)} })
+	b := s.add("b", 2, func(c *mka.Config) { c.Rand = &sameFirst{first: 12, rest: chacha(2)} })
+	a.start(false, epoch1)
+	b.start(false, epoch1)
+	s.mustSecure(5 * time.Second)
+	if x, y := a.status().Participants[0].MI, b.status().Participants[0].MI; x == y {
+		t.Errorf("both are %v", x)
+	}
+	s.net.Run(time.Minute)
+	s.noGaps()
+}
+
+// sameFirst yields zeros first, so that two members draw the same MI.
+type sameFirst struct {
+	first int
+	rest  interface{ Read([]byte) (int, error) }
+}
+
+func (r *sameFirst) Read(b []byte) (int, error) {
+	if r.first >= len(b) {
+		clear(b)
+		r.first -= len(b)
+		return len(b), nil
+	}
+	return r.rest.Read(b)
+}
+
+func TestMessageNumbersEnd(t *testing.T) {
+	for who := range 2 {
+		t.Run(fmt.Sprintf("member %d", who), func(t *testing.T) {
+			s, _, _ := pair(t, nil)
+			m := s.members[who]
+			m.kill()
+			r := *m.record
+			r.Participants = append([]mka.ParticipantRecord(nil), r.Participants...)
+			r.Participants[0].MN = math.MaxUint32 - 1100
+			m.startFrom(&r, epoch1)
+			s.mustSecure(5 * time.Second)
+			mi := m.status().Participants[0].MI
+			if r.Participants[0].MI != mi {
+				t.Fatal("it did not resume")
+			}
+			s.net.Run(10 * time.Minute) // 300 hellos
+			if now := m.status().Participants[0].MI; now == mi {
+				t.Error("the MI is the same after its message numbers ended")
+			}
+			if !s.secured() {
+				t.Errorf("%+v", m.status())
+			}
+			s.noGaps()
+		})
+	}
+}
+
+func TestKeyNumbersEnd(t *testing.T) {
+	s, a, _ := pair(t, nil)
+	a.kill()
+	r := *a.record
+	r.Participants = append([]mka.ParticipantRecord(nil), r.Participants...)
+	r.Participants[0].KN = math.MaxUint32 - 18
+	a.startFrom(&r, epoch1)
+	s.mustSecure(5 * time.Second)
+	for i := range 4 {
+		before := a.status().KI
+		a.step(mka.Event{Kind: mka.EventRekey})
+		s.net.Run(15 * time.Second)
+		after := a.status().KI
+		if after == before || !s.secured() {
+			t.Fatalf("rekey %d: %+v", i, a.status())
+		}
+		if (after.MI == before.MI) != (i < 1) {
+			t.Errorf("rekey %d: from %v to %v", i, before, after)
+		}
+		if i >= 1 {
+			break
+		}
+	}
+	s.noGaps()
+}
+
+// The key server's own SSCI is in the middle of the Live Peer List's order.
+func TestSSCIsWithTheKeyServerInTheMiddle(t *testing.T) {
+	for server := range 3 {
+		t.Run(fmt.Sprintf("key server %d", server), func(t *testing.T) {
+			s := newSim(t, 1)
+			for i := range 3 {
+				s.add(string(rune('a'+i)), byte(i+1), func(c *mka.Config) {
+					if i == server {
+						c.Priority = 1
+					}
+				}).start(false, epoch1)
+			}
+			s.mustSecure(10 * time.Second)
+			ki := s.members[0].status().KI
+			for i, m := range s.members {
+				if m.status().IsKeyServer != (i == server) {
+					t.Errorf("%s is key server: %v", m.name, m.status().IsKeyServer)
+				}
+				// SSCI 1 is the numerically greatest SCI's.
+				if got, want := s.used[fmt.Sprint("ssci", ki, m.cfg.SCI)], fmt.Sprint(3-i); got != want {
+					t.Errorf("SSCI %s of %s, want %s", got, m.name, want)
+				}
+			}
+		})
+	}
+}
+
+// Frames of a peer's former MI that come late must not bring that back.
+func TestLateFramesOfAFormerMIAreNotBelieved(t *testing.T) {
+	s, a, b := pair(t, nil)
+	var late [][]byte
+	s.segment.Tap = func(_ time.Time, from *simlink.Station, f []byte) {
+		if from == b.station {
+			late = append(late, append([]byte(nil), f...))
+		}
+	}
+	b.step(mka.Event{Kind: mka.EventLinkUp})
+	s.net.Run(2 * time.Second)
+	s.segment.Tap = nil
+	old := late[len(late)-1]
+	// The last one is not delivered before the peer's next life.
+	b.step(mka.Event{Kind: mka.EventRekey})
+	s.net.Run(4 * time.Second)
+	saks := a.saw(mka.NoticeSAK)
+	attacker := s.segment.Attach(func([]byte) {})
+	for range 20 {
+		attacker.Send(old)
+		s.net.Run(100 * time.Millisecond)
+	}
+	if n := a.saw(mka.NoticeSAK) - saks; n != 0 || !s.secured() {
+		t.Errorf("%d SAKs for late frames", n)
+	}
+	s.noGaps()
+}
+
+// Both ends of a link are told to rekey at once: the client's fresh MI meets a
+// SAK that is being taken into use.
+func TestRekeysAtBothEndsAtOnceLoseNothing(t *testing.T) {
+	for micros := range 40 {
+		t.Run(fmt.Sprint(micros*10), func(t *testing.T) {
+			s, a, b := pair(t, nil)
+			for _, m := range s.members {
+				m.opDelay = 30 * time.Microsecond
+			}
+			a.step(mka.Event{Kind: mka.EventRekey})
+			s.net.Run(time.Duration(micros*10) * time.Microsecond)
+			b.step(mka.Event{Kind: mka.EventRekey})
+			s.net.Run(10 * time.Second)
+			if !s.secured() {
+				t.Errorf("%+v", a.status())
+			}
+			s.noGaps()
+		})
+	}
+}
+
+// A restart without the record may fall into a rekey as well.
+func TestRestartWithoutTheRecordInARekeyLosesNothing(t *testing.T) {
+	for who := range 2 {
+		for step := range 40 {
+			t.Run(fmt.Sprintf("member %d step %d", who, step), func(t *testing.T) {
+				s, a, _ := pair(t, nil)
+				m := s.members[who]
+				for _, x := range s.members {
+					x.opDelay = 10 * time.Microsecond
+				}
+				a.step(mka.Event{Kind: mka.EventRekey})
+				end := s.net.Now().Add(10 * time.Second)
+				for range step {
+					s.net.Next(end)
+				}
+				m.kill()
+				s.net.Run(300 * time.Millisecond)
+				m.start(true, epoch1)
+				s.mustSecure(20 * time.Second)
+				s.net.Run(20 * time.Second)
+				if !s.secured() {
+					t.Error("not secured any more")
+				}
+				s.noGaps()
+			})
+		}
+	}
+}
+
+// A record is stored before the numbers in it are used, but its last write may
+// be lost all the same: no message number is sent twice.
+func TestOneLostWriteOfTheRecordRepeatsNoNumber(t *testing.T) {
+	s, a, b := pair(t, nil)
+	var crossing *mka.Record // the record before a stride of message numbers was reserved
+	for range 3000 {
+		before := a.record
+		a.step(mka.Event{Kind: mka.EventLinkUp})
+		s.net.Run(100 * time.Millisecond)
+		if n := before.Participants[0].MN; a.record.Participants[0].MN > n {
+			crossing = before
+			break
+		}
+	}
+	if crossing == nil {
+		t.Fatal("no stride was crossed")
+	}
+	s.net.Run(5 * time.Second)
+	a.kill()
+	a.startFrom(crossing, epoch1) // sim checks message numbers
+	s.net.Run(10 * time.Second)
+	if !s.secured() || b.saw(mka.NoticePeerLost) != 0 {
+		t.Errorf("%+v", b.status())
+	}
+	s.noGaps()
+}
