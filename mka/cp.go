@@ -344,6 +344,9 @@ func (p *Port) install(k *dataKey) {
 		}
 		return o.an == k.an
 	})
+	if c.state != cpReceiving || c.latest == nil || c.latest.owner != k.owner {
+		c.receiveBy = time.Time{} // else this SAK is another try
+	}
 	c.latest, c.state, c.nextAN = k, cpReceive, (k.an+1)%4
 	c.retireAt, c.retireBy, c.retryAt = time.Time{}, time.Time{}, time.Time{}
 	k.created = p.now
@@ -454,8 +457,11 @@ func (p *Port) opDone(id uint64, err error) {
 	switch c.state {
 	case cpReceive:
 		l.rx = true
-		c.state, c.receiveBy = cpReceiving, p.now.Add(receiveLimit)
-		if len(c.olds) > 0 {
+		c.state = cpReceiving
+		switch {
+		case len(c.olds) == 0:
+			c.receiveBy = p.now.Add(receiveLimit)
+		case c.receiveBy.IsZero():
 			c.receiveBy = p.now.Add(patience)
 		}
 	case cpTransmit:

@@ -191,6 +191,9 @@ func (p *Port) resumeParticipant(pa *participant) bool {
 		!slices.ContainsFunc(r.Olds, func(kr *KeyRecord) bool { return kr.CKN == pa.ckn && p.holds(kr.ki()) }) {
 		return false // the SecY contradicts the record: be a new member
 	}
+	if !p.cfg.External && r.outdated(p.cfg.Adopted) {
+		return false
+	}
 	for k := range p.cp.keys {
 		if kr := r.Latest; kr != nil && kr.CKN == pa.ckn && kr.ki() == k.ki && len(k.members) < len(kr.Members) {
 			return false // a receive SA is missing, and the SAK is not known any more
@@ -227,6 +230,18 @@ func (p *Port) resumeParticipant(pa *participant) bool {
 		c.state, c.retireBy = cpTransmitting, p.now.Add(patience)
 	}
 	return true
+}
+
+// outdated says whether the SecY has all SAs of a SAK that the record does not
+// know and that is no predecessor: what was said of it is lost.
+func (r *Record) outdated(adopted []AdoptedKey) bool {
+	return slices.ContainsFunc(adopted, func(a AdoptedKey) bool {
+		if !a.Transmit || len(a.Receive) == 0 || r.Latest == nil || r.Latest.ki() == a.KI ||
+			r.Latest.MI == a.KI.MI && a.KI.KN < r.Latest.KN {
+			return false
+		}
+		return !slices.ContainsFunc(r.Olds, func(o *KeyRecord) bool { return o.ki() == a.KI })
+	})
 }
 
 // skip leaves out all that can have been reserved at once above a ceiling: the

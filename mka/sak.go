@@ -90,6 +90,9 @@ func (p *Port) needsSAK(pa *participant) (needed, urgent bool) {
 		return true, true
 	case p.cp.state == cpReceiving && due(p.now, p.cp.receiveBy) && pa.dist == nil:
 		return true, true // a restart cost us what we would have to repeat
+	case p.cp.state == cpReceiving && len(p.cp.olds) > 0 && due(p.now, l.created.Add(2*p.cfg.Life)) &&
+		slices.ContainsFunc(pa.peers, func(pe *peer) bool { return pe.live && pe.proven && !pe.receives(l.ki) }):
+		return true, true // it was accepted once and lost, so that it is refused now
 	case p.rekeyWanted:
 		return true, false
 	case p.cfg.SAKRekey > 0 && p.now.Sub(l.created) >= p.cfg.SAKRekey:
