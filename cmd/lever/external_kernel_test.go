@@ -104,6 +104,7 @@ func TestExternalEndsOfDifferentCiphers(t *testing.T) {
 	server := s.keyServer()
 	ciphers := []string{"GCM-AES-256", "GCM-AES-XPN-256"}
 	s.fault(1-server, health.SuiteMismatch, "for "+ciphers[server]+",", "made for "+ciphers[1-server]+":")
+	s.fault(server, health.SAKNotTaken, "does not take the key", ciphers[server])
 	// The key server transmits with its key all the same when the transmit delay
 	// of CP is over: encrypted, and to nobody.
 	s.neverSecured()

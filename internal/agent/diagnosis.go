@@ -68,7 +68,7 @@ func isA[E error](err error) bool {
 var diagnosed = []health.Code{
 	health.ICVMismatch, health.UnknownCKN, health.SuiteMismatch, health.KeyServerNone,
 	health.ReplayedKI, health.SAKInstallFailed, health.PeerSilent, health.OwnSCI,
-	health.NotConfidential, health.BadSAK, health.BadCAK, health.FenceOpen, health.BelowPolicyCipher,
+	health.NotConfidential, health.BadSAK, health.BadCAK, health.SAKNotTaken, health.FenceOpen, health.BelowPolicyCipher,
 }
 
 // diagnose says what keeps the link from being secured, as far as MKA can tell.
@@ -92,7 +92,25 @@ func (t *task) diagnose(st *mka.Status, now time.Time) {
 		found = append(found, health.Raise(health.PeerSilent, t.began, "interface", t.parent.name,
 			"since", t.began.Format(time.TimeOnly), "destination", macString(t.link.MKA.Destination)))
 	}
+	if !st.IsKeyServer || st.Secured || !anyLive(st) {
+		t.untakenSince = time.Time{}
+	} else if t.untakenSince.IsZero() {
+		t.untakenSince = now
+	} else if now.Sub(t.untakenSince) >= mka.DefaultLife {
+		found = append(found, health.Raise(health.SAKNotTaken, t.untakenSince, "interface", t.parent.name, "cipher", st.Suite))
+	}
 	t.faults.Replace(diagnosed, found)
+}
+
+func anyLive(st *mka.Status) bool {
+	for _, p := range st.Participants {
+		for _, pe := range p.Peers {
+			if pe.Live {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // word puts a condition into the words of its fault.

@@ -51,20 +51,23 @@ type task struct {
 	queue    []mka.Event
 	ops      []mka.Op
 
-	faults     health.Set
-	failed     bool // the last session could not be set up
-	takenDown  bool
-	everUp     bool // the device was set up: it has carried, or carries, traffic
-	heardFrom  map[mka.SCI]time.Time
-	ki         mka.KI // secured with
-	securedAt  time.Time
-	lastRekey  time.Time
-	rekeys     uint64
-	waiting    []chan error // callers of rekey, until a new SAK is in use
-	served     []chan error // callers to answer once the status shows what came of it
-	news       bool         // something happened that the status must show at once
-	published  time.Time
-	lastStatus string
+	faults    health.Set
+	failed    bool // the last session could not be set up
+	takenDown bool
+	// untakenSince is since when a live peer has not had the SAK that this end
+	// distributes as key server.
+	untakenSince time.Time
+	everUp       bool // the device was set up: it has carried, or carries, traffic
+	heardFrom    map[mka.SCI]time.Time
+	ki           mka.KI // secured with
+	securedAt    time.Time
+	lastRekey    time.Time
+	rekeys       uint64
+	waiting      []chan error // callers of rekey, until a new SAK is in use
+	served       []chan error // callers to answer once the status shows what came of it
+	news         bool         // something happened that the status must show at once
+	published    time.Time
+	lastStatus   string
 }
 
 func newTask(s *server, l inventory.NodeLink, channels [2]keys.Channel, store *keys.Store) *task {

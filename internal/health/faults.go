@@ -28,6 +28,7 @@ const (
 	OwnSCI          Code = "own-sci"
 	NotConfidential Code = "not-confidential"
 	BadSAK          Code = "bad-sak"
+	SAKNotTaken     Code = "sak-not-taken"
 	BadCAK          Code = "bad-cak"
 
 	SAKInstallFailed Code = "sak-install-failed"
@@ -175,6 +176,11 @@ var table = []Declared{
 		Code: BadSAK, Severity: Critical, Promise: AlwaysExplained,
 		Text: "the key that {peer} distributes cannot be unwrapped: {detail}",
 		Next: "the far end derives its KEK differently although its MKPDUs verify: report this to its vendor with a capture",
+	},
+	{
+		Code: SAKNotTaken, Severity: Critical, Promise: AlwaysExplained,
+		Text: "the far end on {interface} speaks MKA with us and does not take the key that this end distributes, for {cipher}",
+		Next: "look at the far end's faults: most often its cipher is another one; give both ends the same in their inventories, or set the link's cipher to what the far end can do",
 	},
 	{
 		Code: BadCAK, Severity: Critical, Promise: NeverOneKeyHolder, Subject: []string{"ckn"},
