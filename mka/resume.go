@@ -159,7 +159,7 @@ func (p *Port) adopt() {
 			if encoding != nil {
 				c.olds = slices.Insert(c.olds, 0, encoding)
 			}
-		case !begun && k.rx && len(c.olds) < maxOlds:
+		case !begun && a.Transmit && k.rx && len(c.olds) < maxOlds:
 			c.olds = append(c.olds, k)
 		default:
 			// Half made, the transmit SA comes last: it protected no frame, so
@@ -232,11 +232,11 @@ func (p *Port) resumeParticipant(pa *participant) bool {
 	return true
 }
 
-// outdated says whether the SecY has all SAs of a SAK that the record does not
+// outdated says whether the SecY has SAs of a SAK that the record does not
 // know and that is no predecessor: what was said of it is lost.
 func (r *Record) outdated(adopted []AdoptedKey) bool {
 	return slices.ContainsFunc(adopted, func(a AdoptedKey) bool {
-		if !a.Transmit || len(a.Receive) == 0 || r.Latest == nil || r.Latest.ki() == a.KI ||
+		if len(a.Receive) == 0 || r.Latest == nil || r.Latest.ki() == a.KI ||
 			r.Latest.MI == a.KI.MI && a.KI.KN < r.Latest.KN {
 			return false
 		}

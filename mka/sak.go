@@ -90,7 +90,7 @@ func (p *Port) needsSAK(pa *participant) (needed, urgent bool) {
 		return true, true
 	case p.cp.state == cpReceiving && due(p.now, p.cp.receiveBy) && pa.dist == nil:
 		return true, true // a restart cost us what we would have to repeat
-	case p.cp.state == cpReceiving && len(p.cp.olds) > 0 && due(p.now, l.created.Add(2*p.cfg.Life)) &&
+	case (p.cp.state == cpReceiving || p.cp.state == cpTransmitting) && len(p.cp.olds) > 0 && due(p.now, l.created.Add(2*p.cfg.Life)) &&
 		slices.ContainsFunc(pa.peers, func(pe *peer) bool { return pe.live && pe.proven && !pe.receives(l.ki) }):
 		return true, true // it was accepted once and lost, so that it is refused now
 	case p.rekeyWanted:
@@ -195,7 +195,7 @@ func (p *Port) mayStartSAK(pa *participant, urgent bool) bool {
 		// Nobody who still transmits with the old SAK may lose it.
 		return urgent && !slices.ContainsFunc(pa.peers, func(pe *peer) bool {
 			return pe.live && !pe.transmits(c.latest.ki) &&
-				!p.elsewhere(pe) && (pa.dist != nil || pe.receives(c.latest.ki)) && slices.ContainsFunc(c.latest.members, func(m member) bool { return m.mi == pe.mi })
+				!p.elsewhere(pe) && (pe.receives(c.latest.ki) || pa.dist != nil && p.now.Before(c.latest.created.Add(2*p.cfg.Life))) && slices.ContainsFunc(c.latest.members, func(m member) bool { return m.mi == pe.mi })
 		})
 	case cpReceive, cpTransmit:
 	}
