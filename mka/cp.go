@@ -463,6 +463,8 @@ func (p *Port) opDone(id uint64, err error) {
 			c.receiveBy = p.now.Add(receiveLimit)
 		case c.receiveBy.IsZero():
 			c.receiveBy = p.now.Add(patience)
+		case c.receiveBy.Before(p.now.Add(receiveLimit)):
+			c.receiveBy = p.now.Add(receiveLimit)
 		}
 	case cpTransmit:
 		l.tx = true

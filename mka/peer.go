@@ -23,6 +23,9 @@ type peer struct {
 	keyServer bool // it believes itself to be key server
 	desired   bool
 
+	// knowsMore: it lists as live somebody who is not live here.
+	knowsMore bool
+
 	use     SAKUse
 	lpnHigh struct{ latest, old uint32 } // of the LPNs in use, from the XPN set
 	// lackingSince is since when its MKPDUs do not say that it transmits
@@ -116,20 +119,41 @@ func (p *Port) expirePeers(pa *participant) {
 		pa.ramp, pa.sendNow = firstRamp, true
 		p.persistDirty = true
 	}
-	if !pa.hasPotential() {
+	switch {
+	case !pa.hasPotential():
 		pa.potentialUntil = time.Time{}
+	case pa.potentialUntil.IsZero():
+		pa.potentialUntil = p.now.Add(p.cfg.Life)
 	}
 }
 
 // hasPotential says whether somebody may be about to become live. A potential
 // peer under the SCI of a live one does not count: it is that one restarted,
-// or a replay.
+// or a replay. Whom a live peer hears we are likely to hear, too.
 func (pa *participant) hasPotential() bool {
 	for _, pe := range pa.peers {
+		if pe.live && pe.knowsMore {
+			return true
+		}
 		if pe.live {
 			continue
 		}
 		if !slices.ContainsFunc(pa.peers, func(o *peer) bool { return o.live && o.sci == pe.sci }) {
+			return true
+		}
+	}
+	return false
+}
+
+// unmet says whether the Live Peer List of m has somebody who is not live here,
+// and is not the former MI of one who is.
+func (p *Port) unmet(pa *participant, m *MKPDU) bool {
+	for i := range m.Live.Entries {
+		mi := m.Live.Entries[i].MI
+		if mi == pa.mi || pa.wasDisplaced(mi, p.now) {
+			continue
+		}
+		if pe := pa.peer(mi); pe == nil || !pe.live {
 			return true
 		}
 	}

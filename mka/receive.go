@@ -63,6 +63,7 @@ func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 	if m.XPN.Present {
 		pa.peerSendsXPN = true
 	}
+	pe.knowsMore = p.unmet(pa, m)
 
 	switch mn, listed := listedAs(m, pa.mi); {
 	case listed && pa.recent(mn):

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"time"
 )
 
 // distribution is a SAK on its way to the peers: what each MKPDU of the key
@@ -247,6 +248,9 @@ func (p *Port) generateSAK(pa *participant) error {
 		return fmt.Errorf("wrap a SAK: %w", err)
 	}
 	k.sak = sak
+	if pa.dist == nil {
+		p.cp.receiveBy = time.Time{} // nobody was told of the one before
+	}
 	pa.dist = &distribution{ki: k.ki, an: k.an, suite: k.suite, wrapped: wrapped, ssci: k.ownSSCI}
 	pa.ramp, pa.sendNow = firstRamp, true
 	p.rekeyWanted = false
