@@ -143,7 +143,7 @@ func (p *Port) advanceCP() bool {
 	}
 	switch c.state {
 	case cpReceiving:
-		if p.displaced(l) || due(p.now, c.receiveBy) && p.refused(l) {
+		if p.displaced(l) || (due(p.now, c.receiveBy) || due(p.now, l.created.Add(2*p.cfg.Life))) && p.refused(l) {
 			p.goBack(l)
 			return true
 		}

@@ -220,7 +220,7 @@ func (p *Port) compose(pa *participant) {
 	p.composeSAKUse(pa, m)
 	// The Live Peer List beside a SAK is that for which it was made: SSCIs
 	// follow from it.
-	if d, l := pa.dist, p.cp.latest; d != nil && pa.serving && l != nil && d.ki == l.ki && pa.madeFor(l) && !p.mustMove(pa, l) {
+	if d, l := pa.dist, p.cp.latest; d != nil && pa.serving && l != nil && d.ki == l.ki && pa.madeFor(l) && !p.mustMove(l) {
 		m.DistributedSAK = DistributedSAK{
 			Present: true, AN: d.an, ConfidentialityOffset: 1,
 			KN: d.ki.KN, Suite: d.suite, Wrapped: d.wrapped,

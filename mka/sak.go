@@ -87,7 +87,7 @@ func (p *Port) needsSAK(pa *participant) (needed, urgent bool) {
 		return true, l.owner.livePeers() == 0 || due(p.now, l.created.Add(p.cfg.Life))
 	case l.ki.MI != pa.mi:
 		return true, true
-	case !pa.madeFor(l), p.lacked(pa, l), p.mustMove(pa, l):
+	case !pa.madeFor(l), p.lacked(pa, l), p.mustMove(l):
 		return true, true
 	case p.cp.state == cpReceiving && due(p.now, p.cp.receiveBy) && pa.dist == nil:
 		return true, true // a restart cost us what we would have to repeat
@@ -136,14 +136,23 @@ func (p *Port) lacked(pa *participant, l *dataKey) bool {
 	return false
 }
 
-// collides says whether a live peer uses l's AN for another SAK: of another key
-// server, while we were cut off. It would have to give that one up to take l.
-func (pa *participant) collides(l *dataKey) bool {
-	return slices.ContainsFunc(pa.peers, func(pe *peer) bool {
-		u := &pe.use
-		return pe.live && u.Present && (u.LatestAN == l.an && u.Latest.MI != l.ki.MI && (u.LatestRx || u.LatestTx) ||
-			u.OldAN == l.an && u.Old.MI != l.ki.MI && (u.OldRx || u.OldTx))
-	})
+// collides says whether a live peer uses l's AN for a SAK that is not ours: of
+// another key server, while we were cut off. It would have to give that one up to
+// take l.
+func (p *Port) collides(l *dataKey) bool {
+	foreign := func(ki KI) bool {
+		return !slices.ContainsFunc(p.participants, func(pa *participant) bool { return pa.mi == ki.MI }) && !p.holds(ki)
+	}
+	for _, pa := range p.participants {
+		for _, pe := range pa.peers {
+			u := &pe.use
+			if pe.live && u.Present && (u.LatestAN == l.an && (u.LatestRx || u.LatestTx) && foreign(u.Latest) ||
+				u.OldAN == l.an && (u.OldRx || u.OldTx) && foreign(u.Old)) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // elsewhere says whether pe transmits with a SAK that we do not have: it took
@@ -153,9 +162,9 @@ func (p *Port) elsewhere(pe *peer) bool {
 	return pe.live && pe.proven && u.Present && u.LatestTx && u.Latest.KN != 0 && !p.holds(u.Latest)
 }
 
-// mustMove says whether a SAK on another AN would spare pa's peers that.
-func (p *Port) mustMove(pa *participant, l *dataKey) bool {
-	if !pa.collides(l) {
+// mustMove says whether a SAK on another AN would spare our peers that.
+func (p *Port) mustMove(l *dataKey) bool {
+	if !p.collides(l) {
 		return false
 	}
 	an, free := p.freeAN()
@@ -286,7 +295,7 @@ func (p *Port) freeAN() (an AN, free bool) {
 		}
 		an = (an + 1) % 4
 	}
-	if l != nil && !l.tx && l.owner != nil && l.owner.mi == l.ki.MI && !l.owner.collides(l) {
+	if l != nil && !l.tx && l.owner != nil && l.owner.mi == l.ki.MI && !p.collides(l) {
 		return l.an, true // nobody transmits with it before us, its key server
 	}
 	for range 4 {
@@ -355,7 +364,7 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 		return // it will be repeated
 	}
 	for k := range c.keys {
-		if k.tx && k.an == d.AN && !p.cfg.External && k.owner != nil && k.owner.livePeers() > 0 {
+		if (k.tx || k == l && k.saidRx) && k.an == d.AN && !p.cfg.External && k.owner != nil && k.owner.livePeers() > 0 {
 			// It may not know yet what we say of this AN, under another CAK.
 			if c.heldKI != ki {
 				c.heldKI, c.heldUntil = ki, p.now.Add(DefaultHello)
