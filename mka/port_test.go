@@ -257,6 +257,35 @@ func TestRestartWithTheRecordIsNotNoticed(t *testing.T) {
 	}
 }
 
+func TestRestartWhileTheOldCAKsSAKRetiresIsNotNoticed(t *testing.T) {
+	for who := range 2 {
+		t.Run(fmt.Sprintf("member %d", who), func(t *testing.T) {
+			s, a, b := pair(t, nil)
+			a.addCAK(epoch2)
+			b.addCAK(epoch2)
+			s.net.Run(time.Second)
+			for _, m := range s.members {
+				m.step(mka.Event{Kind: mka.EventRemoveCAK, CKN: epoch1.ckn})
+			}
+			m, other := s.members[who], s.members[1-who]
+			before, live := m.status(), other.saw(mka.NoticePeerLive)
+			if len(m.secy.tx) != 2 {
+				t.Fatalf("%d transmit SAs: the old SAK should still be there", len(m.secy.tx))
+			}
+			m.kill()
+			m.start(false, epoch2)
+			s.net.Run(10 * time.Second)
+			if after := m.status(); !s.secured() || after.KI != before.KI || other.saw(mka.NoticePeerLive) != live {
+				t.Errorf("secured %v on %v, before on %v", s.secured(), after.KI, before.KI)
+			}
+			if len(m.secy.tx) != 1 {
+				t.Errorf("%d transmit SAs are left", len(m.secy.tx))
+			}
+			s.noGaps()
+		})
+	}
+}
+
 func TestRestartWithoutTheRecordLosesNothing(t *testing.T) {
 	for who := range 2 {
 		t.Run(fmt.Sprintf("member %d", who), func(t *testing.T) {

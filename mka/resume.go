@@ -41,8 +41,8 @@ type PeerRecord struct {
 
 // KeyRecord is a SAK without its octets.
 type KeyRecord struct {
-	CKN     CKN            `json:"ckn"`
-	MI      MI             `json:"mi"` // with KN: the KI
+	CKN     CKN            `json:"ckn"` // empty when its CAK is gone
+	MI      MI             `json:"mi"`  // with KN: the KI
 	KN      uint32         `json:"kn"`
 	AN      AN             `json:"an"`
 	Created int64          `json:"created"` // Unix time in milliseconds
@@ -89,10 +89,13 @@ func (p *Port) record() *Record {
 }
 
 func keyRecord(k *dataKey) *KeyRecord {
-	if k == nil || k.owner == nil {
+	if k == nil {
 		return nil
 	}
-	r := &KeyRecord{CKN: k.owner.ckn, MI: k.ki.MI, KN: k.ki.KN, AN: k.an, Created: k.created.UnixMilli()}
+	r := &KeyRecord{MI: k.ki.MI, KN: k.ki.KN, AN: k.an, Created: k.created.UnixMilli()}
+	if k.owner != nil {
+		r.CKN = k.owner.ckn
+	}
 	for _, m := range k.members {
 		r.Members = append(r.Members, MemberRecord{MI: m.mi, SCI: m.sci})
 	}
