@@ -18,7 +18,6 @@ import (
 const StreamRate = 1000
 
 const (
-	streamPort = 4817
 	// streamBurst bounds what is sent in one turn when the machine has kept the
 	// sender from others: a queue that a larger burst overflows would look like
 	// a loss of the link's. What is still to send by then is sent in the next
@@ -75,8 +74,8 @@ func StartStream(ctx context.Context, a, z Endpoint, rate int) (*Stream, error) 
 		}
 		s.Ends[i] = &StreamEnd{Name: e.Name, conn: conn}
 	}
-	for i, far := range []Endpoint{z, a} {
-		end, to := s.Ends[i], netip.AddrPortFrom(far.Addr, streamPort)
+	for i, end := range s.Ends {
+		to := s.Ends[1-i].conn.LocalAddr().(*net.UDPAddr).AddrPort()
 		s.closed.Go(func() { end.receive(to) })
 		s.done.Go(func() { end.send(ctx, to, time.Second/time.Duration(rate)) })
 	}
@@ -86,7 +85,9 @@ func StartStream(ctx context.Context, a, z Endpoint, rate int) (*Stream, error) 
 func listenUDP(e Endpoint) (*net.UDPConn, error) {
 	var conn *net.UDPConn
 	err := e.Space.Do(func() (err error) {
-		conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(e.Addr, streamPort)))
+		// Any free port: a process that is started meanwhile holds a copy of the
+		// last stream's socket until it execs, and so its port.
+		conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(e.Addr, 0)))
 		return err
 	})
 	if err != nil {
