@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -370,15 +371,18 @@ func reap(job int) (int, error) {
 }
 
 // environment is the job's: the caller's, on top of what every program needs,
-// but for what names directories of the host's user.
+// but for what names directories of the host's user. Each name is there once:
+// of two, a shell takes the last and Go the first.
 func environment(extra []string) []string {
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "USER=root", "LANG=C.UTF-8"}
 	for _, kv := range extra {
-		switch name, _, _ := strings.Cut(kv, "="); name {
+		name, _, _ := strings.Cut(kv, "=")
+		switch name {
 		case "HOME", "TMPDIR", "USER", "LOGNAME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME":
-		default:
-			env = append(env, kv)
+			continue
 		}
+		env = slices.DeleteFunc(env, func(o string) bool { return strings.HasPrefix(o, name+"=") })
+		env = append(env, kv)
 	}
 	return append(env, "HOME=/tmp", "TMPDIR=/tmp")
 }

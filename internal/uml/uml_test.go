@@ -64,6 +64,9 @@ func TestEnvironment(t *testing.T) {
 	last := map[string]string{}
 	for _, kv := range got {
 		k, v, _ := strings.Cut(kv, "=")
+		if was, twice := last[k]; twice {
+			t.Errorf("%s is %q and %q: a shell takes the last, Go the first", k, was, v)
+		}
 		last[k] = v
 	}
 	for k, want := range map[string]string{"HOME": "/tmp", "TMPDIR": "/tmp", "PATH": "/opt/bin", "X": "a=b", "USER": "root"} {
