@@ -210,7 +210,7 @@ func (p *Port) compose(pa *participant) {
 		Priority:      p.cfg.Priority,
 		KeyServer:     pa.serving || pa.livePeers() == 0 && p.cfg.Priority != NeverKeyServer,
 		MACsecDesired: true,
-		Capability:    capabilityConfidentiality,
+		Capability:    CapabilityConfidentiality, // offset 0 is all that Linux does
 		SCI:           p.cfg.SCI,
 		MI:            pa.mi,
 		MN:            pa.mn,
@@ -222,7 +222,7 @@ func (p *Port) compose(pa *participant) {
 	// follow from it.
 	if d, l := pa.dist, p.cp.latest; d != nil && pa.serving && l != nil && d.ki == l.ki && pa.madeFor(l) && !p.mustMove(l) {
 		m.DistributedSAK = DistributedSAK{
-			Present: true, AN: d.an, ConfidentialityOffset: 1,
+			Present: true, AN: d.an, ConfidentialityOffset: Confidentiality0,
 			KN: d.ki.KN, Suite: d.suite, Wrapped: d.wrapped,
 		}
 		if d.suite.XPN() {
@@ -234,7 +234,4 @@ func (p *Port) compose(pa *participant) {
 const (
 	// mkaVersion is what we speak: IEEE 802.1Xck-2018 and 802.1X-2020.
 	mkaVersion = 3
-	// capabilityConfidentiality: integrity and confidentiality, offset 0,
-	// which is all that Linux does (802.1X-2020 Table 11-6).
-	capabilityConfidentiality = 2
 )

@@ -101,19 +101,10 @@ func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 
 // listedAs finds mi in the peer lists of m.
 func listedAs(m *MKPDU, mi MI) (mn uint32, ok bool) {
-	if mn, ok := findEntry(m.Live.Entries, mi); ok {
+	if mn, ok := m.Live.Contains(mi); ok {
 		return mn, true
 	}
-	return findEntry(m.Potential.Entries, mi)
-}
-
-func findEntry(entries []PeerEntry, mi MI) (mn uint32, ok bool) {
-	for _, e := range entries {
-		if e.MI == mi {
-			return e.MN, true
-		}
-	}
-	return 0, false
+	return m.Potential.Contains(mi)
 }
 
 func (pe *peer) receives(ki KI) bool {

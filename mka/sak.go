@@ -331,11 +331,11 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 	if pa.serving || pa.server != pe || !pe.proven {
 		return // not our key server, or not proved to be alive
 	}
-	if _, listed := findEntry(m.Live.Entries, pa.mi); !listed {
+	if _, listed := m.Live.Contains(pa.mi); !listed {
 		return // not made for us
 	}
 	cond := Condition{CKN: pa.ckn, SCI: pe.sci}
-	if d.Plain || d.ConfidentialityOffset != 1 {
+	if d.Plain || d.ConfidentialityOffset != Confidentiality0 {
 		cond.Kind = ConditionNotConfidential
 		p.conditions.raise(p.now, cond)
 		return
