@@ -22,10 +22,6 @@ import (
 // again; an interface event ends it at once.
 const retryDelay = time.Second
 
-// publishEvery is how soon the status shows what frames changed quietly, such
-// as a counter or a fault's age; a change of state shows at once.
-const publishEvery = 500 * time.Millisecond
-
 // task keeps one link encrypted. Everything but its channels belongs to the
 // goroutine that runs it.
 type task struct {
@@ -177,9 +173,8 @@ func (t *task) session(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case f := <-frames:
-			t.step(mka.Event{Kind: mka.EventFrame, Frame: f})
-			if !t.news && time.Since(t.published) < publishEvery {
-				continue // a flood must not cost more than its decoding
+			if t.receive(f) {
+				continue
 			}
 		case <-timer.C:
 			t.step(mka.Event{Kind: mka.EventTick})
@@ -299,32 +294,6 @@ func (t *task) tearSession() {
 	t.conn, t.port, t.ring, t.device, t.deadline = nil, nil, nil, nil, time.Time{}
 	t.queue, t.ops = nil, nil
 	t.faults.Replace(slices.Concat(diagnosed, keys.FindingCodes(), []health.Code{health.PeerLost, health.ParentDown}), nil)
-}
-
-// read passes MKPDUs to the task.
-func (t *task) read(ctx context.Context, conn mkaConn, frames chan<- []byte, broken chan<- error) {
-	buf := make([]byte, 2048)
-	for {
-		n, err := conn.ReadFrame(buf)
-		if ctx.Err() != nil {
-			return
-		}
-		if errors.Is(err, pae.ErrDown) {
-			continue // the next read waits until it is up again, or gone
-		}
-		if err != nil {
-			select {
-			case broken <- fmt.Errorf("receive MKPDUs on %s: %w", t.link.Local.Interface, err):
-			default:
-			}
-			return
-		}
-		select {
-		case frames <- append([]byte(nil), buf[:n]...):
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // step gives the Port an event and does what it asks for, and what comes of
