@@ -60,6 +60,19 @@ func (s *Announcement) CipherSuites() []SuiteOffer {
 	return offers
 }
 
+// lists says whether a cipher suites TLV lists just these.
+func (t *TLV) lists(suites []CipherSuite) bool {
+	if len(t.Value)/suiteOfferLen != len(suites) {
+		return false
+	}
+	for i, s := range suites {
+		if CipherSuite(binary.BigEndian.Uint64(t.Value[i*suiteOfferLen+2:])).normalised() != s {
+			return false
+		}
+	}
+	return true
+}
+
 func (s *Announcement) append(b []byte) ([]byte, error) {
 	if !s.Present {
 		return b, nil

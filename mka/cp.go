@@ -55,6 +55,8 @@ type member struct {
 	keyed bool      // its receive SA was asked for
 	op    uint64    // with which operation
 	retry time.Time // it was refused: ask again then
+
+	lowestPN uint64 // what delay protection last had it accept
 }
 
 type cp struct {
@@ -597,7 +599,7 @@ func (p *Port) observePN(ki KI, next uint64) {
 			continue
 		}
 		k.pn = next
-		if p.now.Sub(k.lpnAt) >= p.cfg.Hello {
+		if p.now.Sub(k.lpnAt) >= p.hello()*7/8 { // tickers are not exact
 			k.lpn, k.lpnSample, k.lpnAt = k.lpnSample, next, p.now
 		}
 	}

@@ -27,6 +27,9 @@ const (
 	EventPN
 	// EventRekey asks for a fresh SAK now.
 	EventRekey
+	// EventSuspend announces that this end will be silent for Suspend, at most
+	// MaxSuspension; zero takes it back.
+	EventSuspend
 	// EventLinkUp reports that the interface can carry frames (again).
 	EventLinkUp
 )
@@ -42,6 +45,8 @@ type Event struct {
 	Err    error
 	KI     KI
 	NextPN uint64
+
+	Suspend time.Duration
 }
 
 // OpKind is what a SecY operation does.
@@ -64,6 +69,10 @@ const (
 	OpEnableTransmitSA
 	// OpDeleteTransmitSA disables and deletes it. It may be gone.
 	OpDeleteTransmitSA
+	// OpRaiseReceivePN has the receive SA of SCI and AN accept no frame with a
+	// packet number below LowestPN from now on. It may be gone; what it accepts
+	// already must not become more.
+	OpRaiseReceivePN
 )
 
 var opNames = [...]string{
@@ -74,6 +83,7 @@ var opNames = [...]string{
 	OpAddTransmitSA:    "add transmit SA",
 	OpEnableTransmitSA: "enable transmit SA",
 	OpDeleteTransmitSA: "delete transmit SA",
+	OpRaiseReceivePN:   "raise receive PN",
 }
 
 func (k OpKind) String() string {
@@ -98,6 +108,8 @@ type Op struct {
 	Suite CipherSuite
 	SSCI  uint32
 	Salt  [12]byte
+
+	LowestPN uint64 // for OpRaiseReceivePN
 }
 
 // NoticeKind is what a Notice reports.

@@ -47,7 +47,9 @@ type participant struct {
 	tokens           int
 	tokensAt         time.Time
 	peerSendsXPN     bool
-	announcedServer  SCI // what NoticeKeyServer last said
+	peerAnnounces    bool
+	suspendedMN      uint32 // the first MKPDU that announced our suspension
+	announcedServer  SCI    // what NoticeKeyServer last said
 }
 
 func (p *Port) newParticipant(ckn CKN, cak Key, rank uint64) (*participant, error) {
@@ -128,6 +130,9 @@ func (p *Port) unsettled(pa *participant) bool {
 	if !live {
 		return true
 	}
+	if p.now.Before(p.suspended) && !pa.suspensionHeard() {
+		return true
+	}
 	l := p.cp.latest
 	return l != nil && l.owner == pa && p.cp.state != cpRetired
 }
@@ -170,10 +175,10 @@ func (p *Port) transmit(pa *participant) {
 	pa.sendNow, pa.quiet = false, time.Time{}
 	if p.unsettled(pa) {
 		if !pa.lastSent.IsZero() {
-			pa.ramp = min(2*pa.ramp, p.cfg.Hello)
+			pa.ramp = min(2*pa.ramp, p.hello())
 		}
 	} else {
-		pa.ramp = p.cfg.Hello
+		pa.ramp = p.hello()
 	}
 	pa.lastSent = p.now
 	pa.mn++
@@ -216,8 +221,10 @@ func (p *Port) compose(pa *participant) {
 		MN:            pa.mn,
 		CKN:           pa.ckn,
 	}
+	m.ICVIndicator = p.cfg.ICVIndicator
 	pa.listPeers(m)
 	p.composeSAKUse(pa, m)
+	p.composeExtras(pa, m)
 	// The Live Peer List beside a SAK is that for which it was made: SSCIs
 	// follow from it.
 	if d, l := pa.dist, p.cp.latest; d != nil && pa.serving && l != nil && d.ki == l.ki && pa.madeFor(l) && !p.mustMove(l) {

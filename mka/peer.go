@@ -26,6 +26,10 @@ type peer struct {
 	// knowsMore: it lists as live somebody who is not live here.
 	knowsMore bool
 
+	heardMN        uint32    // the last of our MNs that it listed
+	suspendedUntil time.Time // it announced to be silent until then
+	suites         []CipherSuite
+
 	use     SAKUse
 	lpnHigh struct{ latest, old uint32 } // of the LPNs in use, from the XPN set
 	// lackingSince is since when its MKPDUs do not say that it transmits

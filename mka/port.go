@@ -12,6 +12,8 @@ import (
 const (
 	DefaultHello = 2 * time.Second
 	DefaultLife  = 6 * time.Second
+	// BoundedHello replaces the hello while delay protection is in force.
+	BoundedHello = 500 * time.Millisecond
 	sakRetire    = 3 * time.Second
 	// receiveLimit bounds how long the key server waits for every peer to
 	// receive before it transmits (MKA transmit delay, 12.4).
@@ -30,6 +32,7 @@ const (
 const (
 	maxParticipants = 8
 	maxPeers        = 64
+	maxSuites       = 16 // announced by a peer
 )
 
 // DefaultPriority is a key server priority in the middle of nowhere: lower
@@ -51,6 +54,14 @@ type Config struct {
 	Hello    time.Duration // zero: DefaultHello
 	Life     time.Duration // zero: DefaultLife
 	SAKRekey time.Duration // zero: by packet number only
+
+	// DelayProtect bounds how late a frame may arrive: MKPDUs go out at the
+	// bounded hello, and what their LPNs rule out is not accepted (802.1X-2020
+	// 9.10.1). A key server that asks for it gets it in any case.
+	DelayProtect bool
+	// ICVIndicator has each MKPDU carry the set that announces its ICV; the
+	// standard needs none for one of 16 octets.
+	ICVIndicator bool
 
 	// External says that the far end is somebody else's equipment, so that
 	// nothing is expected of it that the standard does not demand.
@@ -78,16 +89,19 @@ type Port struct {
 	cp           cp
 	spent        spentKIs
 	rekeyWanted  bool
+	suspended    time.Time // until then we have announced to be away
 	conditions   conditions
 	counters     Counters
 	secured      *dataKey // carries our frames, and every live peer receives it
 	securedKI    KI       // what NoticeSecured last said
 	persistDirty bool
 
-	nextOp  uint64 // the last one asked for
-	doneOp  uint64 // the last one reported done
-	rx      MKPDU  // decoding scratch
-	tx      MKPDU  // encoding scratch
+	nextOp    uint64 // the last one asked for
+	doneOp    uint64 // the last one reported done
+	announced TLV    // what we say of our cipher suite
+
+	rx      MKPDU // decoding scratch
+	tx      MKPDU // encoding scratch
 	out     Output
 	buffers [][]byte // backing of out.Frames, reused
 }
@@ -161,6 +175,8 @@ func (p *Port) Step(now time.Time, ev Event) Output {
 		p.observePN(ev.KI, ev.NextPN)
 	case EventRekey:
 		p.requestRekey()
+	case EventSuspend:
+		p.suspend(ev.Suspend)
 	case EventLinkUp:
 		for _, pa := range p.participants {
 			pa.ramp, pa.sendNow = firstRamp, true

@@ -64,9 +64,14 @@ func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 		pa.peerSendsXPN = true
 	}
 	pe.knowsMore = p.unmet(pa, m)
+	if m.Announcement.Present {
+		pa.peerAnnounces = true
+		pe.noteSuites(&m.Announcement)
+	}
 
 	switch mn, listed := listedAs(m, pa.mi); {
 	case listed && pa.recent(mn):
+		pe.heardMN = mn
 		pe.expires = p.now.Add(p.cfg.Life)
 		if !pe.live {
 			p.becomeLive(pa, pe)
@@ -81,6 +86,9 @@ func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 		// have started, or resumed from an old record.
 		pa.sendNow = true
 	}
+	if pe.live {
+		p.hearSuspension(pa, pe, m)
+	}
 	p.conditions.clear(ConditionICVMismatch, pa.ckn)
 
 	// What SAK Use says has its effect in settle, after the Distributed SAK, as
@@ -88,6 +96,7 @@ func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 	// the key server says that it transmits.
 	pe.use = m.SAKUse
 	pe.lpnHigh.latest, pe.lpnHigh.old = m.XPN.LatestLPNHigh, m.XPN.OldLPNHigh
+	p.enforceLPN(pe)
 	if m.DistributedSAK.Present {
 		p.acceptSAK(pa, pe, m)
 	}
@@ -96,6 +105,21 @@ func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 		pe.lackingSince = time.Time{}
 	case pe.lackingSince.IsZero():
 		pe.lackingSince = p.now
+	}
+}
+
+// noteSuites remembers what pe announces. It allocates only when that changes.
+func (pe *peer) noteSuites(a *Announcement) {
+	for i := range a.TLVs {
+		if a.TLVs[i].Type == TLVCipherSuites && a.TLVs[i].lists(pe.suites) {
+			return
+		}
+	}
+	pe.suites = nil
+	for _, o := range a.CipherSuites() {
+		if len(pe.suites) < maxSuites {
+			pe.suites = append(pe.suites, o.Suite)
+		}
 	}
 }
 

@@ -99,19 +99,18 @@ func (p *Port) needsSAK(pa *participant) (needed, urgent bool) {
 	case p.cfg.SAKRekey > 0 && p.now.Sub(l.created) >= p.cfg.SAKRekey:
 		return true, false
 	}
+	return pa.exhausted(l), false
+}
+
+// exhausted says whether packet numbers of l run out, here or at a live peer.
+func (pa *participant) exhausted(l *dataKey) bool {
 	limit := uint64(pnExhaustion)
 	if l.suite.XPN() {
 		limit = pnExhaustionXPN
 	}
-	if l.pn >= limit {
-		return true, false
-	}
-	for _, pe := range pa.peers {
-		if pe.live && pe.transmitPN(l.ki) >= limit {
-			return true, false
-		}
-	}
-	return false, false
+	return l.pn >= limit || slices.ContainsFunc(pa.peers, func(pe *peer) bool {
+		return pe.live && pe.transmitPN(l.ki) >= limit
+	})
 }
 
 // lacked says whether a live peer does not use l: it transmits with a SAK that
@@ -190,6 +189,9 @@ func (pa *participant) madeFor(l *dataKey) bool {
 // a life time at most, and while the last one is being taken into use.
 func (p *Port) mayStartSAK(pa *participant, urgent bool) bool {
 	c := &p.cp
+	if l := c.latest; l != nil && p.someoneAway(pa) && !pa.exhausted(l) {
+		return false // it could not take it (802.1X-2020 9.18)
+	}
 	if _, free := p.freeAN(); !free && c.latest != nil && p.now.Before(c.latest.created.Add(p.cfg.Life)) {
 		return false // somebody may still use each of the four
 	}
@@ -487,13 +489,26 @@ func (p *Port) composeSAKUse(pa *participant, m *MKPDU) {
 		Present: true, Latest: l.ki, LatestAN: l.an, LatestTx: l.tx, LatestRx: l.saidRx,
 		LatestLPN: uint32(max(l.lpn, 1)),
 	}
-	high := [2]uint32{uint32(l.lpn >> 32)}
 	if o != nil {
 		u.Old, u.OldAN, u.OldTx, u.OldRx = o.ki, o.an, o.tx, o.saidRx
 		u.OldLPN = uint32(max(o.lpn, 1))
-		high[1] = uint32(o.lpn >> 32)
+		m.XPN.OldLPNHigh = uint32(o.lpn >> 32)
 	}
-	if l.suite.XPN() || pa.peerSendsXPN {
-		m.XPN = XPN{Present: true, LatestLPNHigh: high[0], OldLPNHigh: high[1]}
+	u.DelayProtect = p.delayProtected()
+	m.XPN.LatestLPNHigh = uint32(l.lpn >> 32)
+	m.XPN.Present = l.suite.XPN()
+}
+
+// composeExtras adds the sets that older equipment does not know, and complains
+// of: to those only that send them, or when they are needed.
+func (p *Port) composeExtras(pa *participant, m *MKPDU) {
+	m.XPN.Suspension = p.suspension(pa)
+	m.XPN.Present = m.XPN.Present || m.XPN.Suspension > 0 || pa.peerSendsXPN && m.SAKUse.Present
+	if pa.peerAnnounces {
+		if p.announced.Value == nil {
+			p.announced = NewCipherSuitesTLV(SuiteOffer{Suite: p.cfg.Suite, Capability: CapabilityConfidentiality})
+		}
+		m.Announcement.Present = true
+		m.Announcement.TLVs = append(m.Announcement.TLVs, p.announced)
 	}
 }

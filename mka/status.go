@@ -17,6 +17,9 @@ type Status struct {
 	AN           AN
 	Suite        CipherSuite
 	SAKSince     time.Time
+	DelayProtect bool // LPNs are exchanged at the bounded hello and enforced
+	// Suspension is what came of our own announcement to be away.
+	Suspension   Suspension
 	Rekeying     bool // a SAK is being taken into use, or its predecessor retired
 	Participants []ParticipantStatus
 	Conditions   []Condition
@@ -40,6 +43,13 @@ type PeerStatus struct {
 	Priority uint8
 	Version  uint8
 	Expires  time.Time
+	// Suites are what it announces; empty when it announces nothing.
+	Suites []CipherSuite
+	// SuspendedUntil is until when it has said that it will be silent.
+	SuspendedUntil time.Time
+	// TransmitPN is what it last said of its next PN under the SAK in use, by
+	// now a hello old; zero when it has said nothing.
+	TransmitPN uint64
 }
 
 // Status is a copy: it stays as it is when the Port moves on.
@@ -62,6 +72,10 @@ func (p *Port) Status() Status {
 	if p.secured != nil {
 		l = p.secured
 	}
+	s.DelayProtect = p.delayProtected()
+	if pa != nil && p.now.Before(p.suspended) {
+		s.Suspension = Suspension{Until: p.suspended, Heard: pa.suspensionHeard()}
+	}
 	if l != nil {
 		s.KI, s.AN, s.SAKSince = l.ki, l.an, l.created
 		s.Carrying = l.tx || p.cp.carrying() != nil
@@ -70,9 +84,14 @@ func (p *Port) Status() Status {
 	for _, pa := range p.participants {
 		ps := ParticipantStatus{CKN: pa.ckn, Rank: pa.rank, MI: pa.mi, InUse: pa.inUse}
 		for _, pe := range pa.peers {
-			ps.Peers = append(ps.Peers, PeerStatus{
+			x := PeerStatus{
 				SCI: pe.sci, MI: pe.mi, Live: pe.live, Priority: pe.priority, Version: pe.version, Expires: pe.expires,
-			})
+				Suites: pe.suites, TransmitPN: pe.transmitPN(s.KI),
+			}
+			if p.now.Before(pe.suspendedUntil) {
+				x.SuspendedUntil = pe.suspendedUntil
+			}
+			ps.Peers = append(ps.Peers, x)
 		}
 		s.Participants = append(s.Participants, ps)
 	}
