@@ -6,27 +6,16 @@ import (
 	"net"
 	"slices"
 
+	"github.com/lever-link/lever/internal/secy"
 	"github.com/lever-link/lever/macsec"
 )
-
-// replayWindow is how far, in frames, a frame may be overtaken on the way.
-// Linux counts transmit PNs before its crypto is done and carriers balance by
-// flow, so that a window of zero loses frames on good links.
-const replayWindow = 64
-
-// wanted is the configuration that the device of a link must have.
-func wanted(sci macsec.SCI, suite macsec.CipherSuite) macsec.DeviceConfig {
-	cfg := macsec.Closed(sci, suite)
-	cfg.ReplayProtect, cfg.ReplayWindow = true, replayWindow
-	return cfg
-}
 
 // ensureDevice finds or makes the MACsec device of a link. One that an earlier
 // agent left is kept with its SAs, so that traffic goes on; what can be put
 // right is, and repaired says what it was.
 func ensureDevice(on *platform, k macsec.Kernel, p parent, name string, suite macsec.CipherSuite) (dev *macsec.Device, repaired []string, err error) {
 	sci := macsec.NewSCI(net.HardwareAddr(p.address[:]), 1)
-	cfg := wanted(sci, suite)
+	cfg := secy.DeviceConfig(sci, suite)
 	dev, err = k.Device(name)
 	if errors.Is(err, macsec.ErrNotExist) {
 		dev, err = k.CreateDevice(p.index, name, cfg)

@@ -9,8 +9,16 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/lever-link/lever/internal/secret"
+	"github.com/lever-link/lever/internal/secy"
 	"github.com/lever-link/lever/macsec"
 	"github.com/lever-link/lever/mka"
+)
+
+var (
+	ownMAC = mka.MAC{2, 0, 0, 0, 0, 1}
+	ownSCI = mka.NewSCI(ownMAC, 1)
+	farSCI = mka.SCI{2, 0, 0, 0, 0, 2, 0, 1}
 )
 
 func deviceBench(t *testing.T) (*machine, *platform, parent) {
@@ -28,7 +36,7 @@ func TestDeviceIsMadeClosed(t *testing.T) {
 			t.Fatal(repaired, err)
 		}
 		if d.Up || !d.Protect || !d.Encrypt || !d.IncludeSCI || d.Validate != macsec.Strict || !d.ReplayProtect ||
-			d.ReplayWindow != replayWindow || d.CipherSuite != suite || d.SCI != macsec.SCI(ownSCI) || d.ICVLen != macsec.DefaultICVLen || d.Parent != p.index {
+			d.ReplayWindow != secy.ReplayWindow || d.CipherSuite != suite || d.SCI != macsec.SCI(ownSCI) || d.ICVLen != macsec.DefaultICVLen || d.Parent != p.index {
 			t.Errorf("%v: %+v", suite, d)
 		}
 		m.noted()
@@ -66,8 +74,11 @@ func TestDeviceIsPutRight(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			y := secy{m.kernel, made.Index}
-			if err := y.do(saOp(mka.OpAddTransmitSA, 1, 7)); err != nil {
+			y := secy.SecY{Kernel: m.kernel, Index: made.Index}
+			if err := y.Do(mka.Op{
+				Kind: mka.OpAddTransmitSA, AN: 1, KI: mka.KI{MI: mka.MI{7}, KN: 1}, Suite: mka.GCMAESXPN256,
+				SAK: secret.New(slices.Repeat([]byte{7}, 32)), SSCI: 2,
+			}); err != nil {
 				t.Fatal(err)
 			}
 			if err := m.kernel.UpdateDevice(made.Index, c.u); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/internal/secy"
 	"github.com/lever-link/lever/inventory"
 	"github.com/lever-link/lever/mka"
 )
@@ -131,8 +132,8 @@ func TestSuites(t *testing.T) {
 		inventory.GCMAESXPN128: mka.GCMAESXPN128, inventory.GCMAESXPN256: mka.GCMAESXPN256,
 	} {
 		tk := &task{link: inventory.NodeLink{Link: &inventory.Link{Cipher: c}}}
-		if got := tk.suite(); got != want || !strings.EqualFold(suiteOf(got).String(), c.String()) {
-			t.Errorf("%v is %v and %v", c, got, suiteOf(got))
+		if got := tk.suite(); got != want || !strings.EqualFold(secy.Suite(got).String(), c.String()) {
+			t.Errorf("%v is %v and %v", c, got, secy.Suite(got))
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/keys"
 	"github.com/lever-link/lever/internal/pae"
+	"github.com/lever-link/lever/internal/secy"
 	"github.com/lever-link/lever/inventory"
 	"github.com/lever-link/lever/macsec"
 	"github.com/lever-link/lever/mka"
@@ -36,7 +37,7 @@ type task struct {
 	// The state of the current session; zero between sessions.
 	parent   parent
 	device   *macsec.Device
-	secy     secy
+	secy     secy.SecY
 	conn     mkaConn
 	port     *mka.Port
 	file     linkFile
@@ -213,14 +214,14 @@ func (t *task) setUpLink() error {
 		return &enslavedError{p.name, t.server.platform.interfaceName(p.master)}
 	}
 	suite := t.suite()
-	dev, repaired, err := ensureDevice(&t.server.platform, t.server.kernel, p, t.link.Local.Secure, suiteOf(suite))
+	dev, repaired, err := ensureDevice(&t.server.platform, t.server.kernel, p, t.link.Local.Secure, secy.Suite(suite))
 	if err != nil {
 		return err
 	}
 	for _, what := range repaired {
 		t.log.Warn("device was not as it must be: put right", "device", dev.Name, "was", what)
 	}
-	t.device, t.secy = dev, secy{t.server.kernel, dev.Index}
+	t.device, t.secy = dev, secy.SecY{Kernel: t.server.kernel, Index: dev.Index}
 	t.everUp = dev.Up
 	if err := t.server.platform.ensureAddresses(dev.Index, t.link.Local.Addresses); err != nil {
 		return err
@@ -255,7 +256,7 @@ func (t *task) makePort(suite mka.CipherSuite) error {
 	if err := t.file.write(t.server.opts.RunDir); err != nil {
 		t.faults.Raise(health.Raise(health.RunDirUnwritable, t.began, "detail", err))
 	}
-	adopted := adopt(state)
+	adopted := secy.Adopt(state)
 	t.port, err = mka.NewPort(mka.Config{
 		SCI: mka.SCI(t.device.SCI), Address: t.parent.address,
 		Destination: t.link.MKA.Destination, EtherType: t.link.MKA.EtherType,
@@ -307,7 +308,7 @@ func (t *task) step(ev mka.Event) {
 	for len(t.queue) > 0 || len(t.ops) > 0 {
 		if len(t.ops) > 0 {
 			op := t.ops[0]
-			err := t.secy.do(op)
+			err := t.secy.Do(op)
 			if err != nil {
 				t.log.Warn("SecY operation failed", "operation", op.Kind.String(), "an", op.AN, "ki", op.KI.String(), "error", err)
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/internal/secy"
 	"github.com/lever-link/lever/macsec"
 	"github.com/lever-link/lever/macsec/macsectest"
 )
@@ -50,7 +51,7 @@ func TestFenceThenDeviceThenKeysThenTraffic(t *testing.T) {
 			if strings.HasPrefix(j[0], "fence") && !n.now().fenced {
 				t.Errorf("%s: the fence did not stay", n.name)
 			}
-			if d := n.device(); !d.Up || !d.Encrypt || d.Validate != macsec.Strict || !d.ReplayProtect || d.ReplayWindow != replayWindow {
+			if d := n.device(); !d.Up || !d.Encrypt || d.Validate != macsec.Strict || !d.ReplayProtect || d.ReplayWindow != secy.ReplayWindow {
 				t.Errorf("%s: device %+v", n.name, d)
 			}
 		}

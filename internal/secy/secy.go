@@ -1,4 +1,10 @@
-package agent
+// Package secy carries the operations that a Port asks of its SecY out on a
+// MACsec device, and describes what is in one for a Port to go on with.
+//
+// What belongs here: the translation between mka and macsec, and how a link's
+// device is configured. What does not: when an operation is done and what comes of
+// its failure (internal/agent, internal/sim), and the kernel itself (macsec).
+package secy
 
 import (
 	"errors"
@@ -8,56 +14,58 @@ import (
 	"github.com/lever-link/lever/mka"
 )
 
-// secy carries the operations of a Port out on one MACsec device.
-type secy struct {
-	kernel macsec.Kernel
-	index  int
+// SecY is one MACsec device of a kernel.
+type SecY struct {
+	Kernel macsec.Kernel
+	Index  int
 }
 
-func suiteOf(s mka.CipherSuite) macsec.CipherSuite { return macsec.CipherSuite(s) }
+// Suite is the same cipher suite by its name in macsec.
+func Suite(s mka.CipherSuite) macsec.CipherSuite { return macsec.CipherSuite(s) }
 
-func (y *secy) do(op mka.Op) error {
+// Do carries out one operation. Deleting what is not there succeeds.
+func (y *SecY) Do(op mka.Op) error {
 	sci, an := macsec.SCI(op.SCI), macsec.AN(op.AN)
 	if (op.Kind == mka.OpAddReceiveSA || op.Kind == mka.OpAddTransmitSA) && op.SAK.IsZero() {
 		return errors.New("the SAK was erased before it was installed") // never a key of zeros
 	}
 	switch op.Kind {
 	case mka.OpAddReceiveSC:
-		if err := y.kernel.AddRxSC(y.index, sci, true); err != nil && !errors.Is(err, macsec.ErrExist) {
+		if err := y.Kernel.AddRxSC(y.Index, sci, true); err != nil && !errors.Is(err, macsec.ErrExist) {
 			return err
 		}
-		return y.kernel.UpdateRxSC(y.index, sci, true)
+		return y.Kernel.UpdateRxSC(y.Index, sci, true)
 	case mka.OpDeleteReceiveSC:
-		return gone(y.kernel.DeleteRxSC(y.index, sci))
+		return gone(y.Kernel.DeleteRxSC(y.Index, sci))
 	case mka.OpAddReceiveSA:
-		err := y.kernel.AddRxSA(y.index, sci, y.sa(op, true))
-		if errors.Is(err, macsec.ErrNotExist) && y.kernel.AddRxSC(y.index, sci, true) == nil {
+		err := y.Kernel.AddRxSA(y.Index, sci, y.sa(op, true))
+		if errors.Is(err, macsec.ErrNotExist) && y.Kernel.AddRxSC(y.Index, sci, true) == nil {
 			// The SC could not be made when it was asked for, or somebody removed it.
-			err = y.kernel.AddRxSA(y.index, sci, y.sa(op, true))
+			err = y.Kernel.AddRxSA(y.Index, sci, y.sa(op, true))
 		}
 		return err
 	case mka.OpDeleteReceiveSA:
-		if err := y.kernel.UpdateRxSA(y.index, sci, an, macsec.SAUpdate{Active: new(false)}); err != nil {
+		if err := y.Kernel.UpdateRxSA(y.Index, sci, an, macsec.SAUpdate{Active: new(false)}); err != nil {
 			return gone(err)
 		}
-		return gone(y.kernel.DeleteRxSA(y.index, sci, an))
+		return gone(y.Kernel.DeleteRxSA(y.Index, sci, an))
 	case mka.OpAddTransmitSA:
-		return y.kernel.AddTxSA(y.index, y.sa(op, false))
+		return y.Kernel.AddTxSA(y.Index, y.sa(op, false))
 	case mka.OpEnableTransmitSA:
-		if err := y.kernel.UpdateTxSA(y.index, an, macsec.SAUpdate{Active: new(true)}); err != nil {
+		if err := y.Kernel.UpdateTxSA(y.Index, an, macsec.SAUpdate{Active: new(true)}); err != nil {
 			return err
 		}
-		return y.kernel.UpdateDevice(y.index, macsec.DeviceUpdate{EncodingAN: &an})
+		return y.Kernel.UpdateDevice(y.Index, macsec.DeviceUpdate{EncodingAN: &an})
 	case mka.OpDeleteTransmitSA:
-		if err := y.kernel.UpdateTxSA(y.index, an, macsec.SAUpdate{Active: new(false)}); err != nil {
+		if err := y.Kernel.UpdateTxSA(y.Index, an, macsec.SAUpdate{Active: new(false)}); err != nil {
 			return gone(err)
 		}
-		return gone(y.kernel.DeleteTxSA(y.index, an))
+		return gone(y.Kernel.DeleteTxSA(y.Index, an))
 	}
 	return errors.New("unknown operation " + op.Kind.String())
 }
 
-func (y *secy) sa(op mka.Op, active bool) macsec.SA {
+func (y *SecY) sa(op mka.Op, active bool) macsec.SA {
 	return macsec.SA{
 		AN: macsec.AN(op.AN), Active: active, NextPN: 1, KeyID: macsec.KeyID(op.KI.Bytes()),
 		Key: secret.Key(op.SAK), SSCI: macsec.SSCI(op.SSCI), Salt: macsec.Salt(op.Salt),
@@ -72,9 +80,9 @@ func gone(err error) error {
 	return err
 }
 
-// adopt describes the SAs that are in the device for a Port to go on with,
+// Adopt describes the SAs that are in the device for a Port to go on with,
 // grouped by KI. One whose key identifier is none of MKA's is of no use to it.
-func adopt(y *macsec.SecY) []mka.AdoptedKey {
+func Adopt(y *macsec.SecY) []mka.AdoptedKey {
 	var found []mka.AdoptedKey
 	at := func(sa *macsec.SA) *mka.AdoptedKey {
 		ki := mka.KIFromBytes(sa.KeyID)

@@ -1,6 +1,4 @@
-//go:build !kernel
-
-package agent
+package secy
 
 import (
 	"errors"
@@ -24,16 +22,16 @@ var (
 )
 
 // newSecY is a closed device and what drives it.
-func newSecY(t *testing.T) (*macsectest.Kernel, *secy) {
+func newSecY(t *testing.T) (*macsectest.Kernel, *SecY) {
 	t.Helper()
 	k := macsectest.New()
 	index := k.AddInterface("eth4", net.HardwareAddr(ownMAC[:]), 1500)
-	d, err := k.CreateDevice(index, "eth4-sec", wanted(macsec.SCI(ownSCI), macsec.GCMAESXPN256))
+	d, err := k.CreateDevice(index, "eth4-sec", DeviceConfig(macsec.SCI(ownSCI), macsec.GCMAESXPN256))
 	if err != nil {
 		t.Fatal(err)
 	}
 	k.ResetJournal()
-	return k, &secy{k, d.Index}
+	return k, &SecY{k, d.Index}
 }
 
 func saOp(kind mka.OpKind, an mka.AN, n byte) mka.Op {
@@ -100,7 +98,7 @@ func TestSecYOperations(t *testing.T) {
 			k, y := newSecY(t)
 			var err error
 			for i, op := range c.ops {
-				if err = y.do(op); err != nil && i < len(c.ops)-1 {
+				if err = y.Do(op); err != nil && i < len(c.ops)-1 {
 					t.Fatalf("operation %d: %v", i, err)
 				}
 			}
@@ -124,11 +122,11 @@ func TestErasedSAKIsRefused(t *testing.T) {
 		k, y := newSecY(t)
 		op := saOp(kind, 0, 7)
 		op.SAK.Erase()
-		if err := y.do(op); err == nil || !strings.Contains(err.Error(), "erased") {
+		if err := y.Do(op); err == nil || !strings.Contains(err.Error(), "erased") {
 			t.Errorf("%v: %v", kind, err)
 		}
 		op.SAK = secret.Key{}
-		if err := y.do(op); err == nil {
+		if err := y.Do(op); err == nil {
 			t.Errorf("%v: an empty key is accepted", kind)
 		}
 		if j := k.Journal(); len(j) != 0 {
@@ -154,12 +152,12 @@ func TestFailedDeletionsSurface(t *testing.T) {
 	} {
 		k, y := newSecY(t)
 		for _, op := range []mka.Op{{Kind: mka.OpAddReceiveSC, SCI: farSCI}, saOp(mka.OpAddReceiveSA, 0, 7), saOp(mka.OpAddTransmitSA, 0, 7)} {
-			if err := y.do(op); err != nil {
+			if err := y.Do(op); err != nil {
 				t.Fatal(err)
 			}
 		}
 		k.Fail(c.fail, 1, syscall.EBUSY)
-		err := y.do(c.op)
+		err := y.Do(c.op)
 		var e *macsec.Error
 		if !errors.Is(err, macsec.ErrBusy) || !errors.As(err, &e) || e.Op != c.fail || e.Interface != "eth4-sec" {
 			t.Errorf("%v with a failing %s: %v", c.op.Kind, c.fail, err)
@@ -207,7 +205,7 @@ func TestAdopt(t *testing.T) {
 	} {
 		y := &macsec.SecY{TxSC: macsec.TxSC{SAs: c.tx}, RxSCs: c.rx}
 		y.CipherSuite, y.EncodingAN = macsec.GCMAESXPN256, c.encoding
-		if got := adopt(y); !reflect.DeepEqual(got, c.want) {
+		if got := Adopt(y); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
 		}
 	}
