@@ -1,7 +1,6 @@
 package inventory
 
 import (
-	"encoding/hex"
 	"net/netip"
 	"slices"
 	"strings"
@@ -48,7 +47,6 @@ func (d *decoder) link(n *yaml.Node) *Link {
 		}
 	}
 	if n := f.values["mka"]; n != nil {
-		l.mkaAt = d.at(n)
 		d.mka(l, n)
 	}
 	return l
@@ -312,29 +310,4 @@ func (d *decoder) override(n *yaml.Node) *Override {
 		d.errorf(o.Position, "an exemption needs an expiry date: expires: YYYY-MM-DD")
 	}
 	return o
-}
-
-func (d *decoder) psks(l *Link, n *yaml.Node) {
-	list := d.list(n, "psk")
-	if n.Kind == yaml.SequenceNode && len(list) == 0 {
-		d.errorf(d.at(n), "psk lists no key")
-	}
-	for _, e := range list {
-		k := PSK{Position: d.at(e)}
-		f, _ := d.mapping(e, &pskShape)
-		if n := f.values["ckn"]; n != nil {
-			if s, ok := d.formed(n, "ckn", &cknPattern); ok {
-				k.CKN, _ = hex.DecodeString(s) // the pattern is that of hexadecimal
-				if slices.ContainsFunc(l.PSK, func(other PSK) bool { return slices.Equal(other.CKN, k.CKN) }) {
-					d.errorf(d.at(n), "the ckn %s is twice on this link: a CKN names one CAK", s)
-				}
-			}
-		}
-		if n := f.values["cak_file"]; n != nil {
-			if s, ok := d.text(n, "cak_file"); ok {
-				k.CAKFile = d.resolve(s)
-			}
-		}
-		l.PSK = append(l.PSK, k)
-	}
 }

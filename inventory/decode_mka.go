@@ -15,10 +15,27 @@ var refusedEtherTypes = map[uint64]string{
 	0x8847: "MPLS", 0x8848: "MPLS", 0x8863: "PPPoE", 0x8864: "PPPoE", 0x88e5: "MACsec itself", 0x88e7: "802.1ah",
 }
 
-// mka decodes the parameters of the key agreement with external equipment.
+// mka decodes the parameters of the key agreement.
 func (d *decoder) mka(l *Link, n *yaml.Node) {
 	f, _ := d.mapping(n, &mkaShape)
+	l.mkaAt = make(map[string]Position, len(f.values))
+	for key, n := range f.values {
+		l.mkaAt[key] = d.at(n)
+	}
 	m := &l.MKA
+	if n := f.values["icv_indicator"]; n != nil {
+		m.ICVIndicator = d.truth(n, "mka.icv_indicator")
+	}
+	if n := f.values["replay_window"]; n != nil {
+		if v, ok := d.integer(n, "mka.replay_window", 0, math.MaxUint32); ok {
+			m.ReplayWindow = uint32(v)
+		}
+	}
+	if n := f.values["delay_protect"]; n != nil {
+		if m.DelayProtect = d.truth(n, "mka.delay_protect"); m.DelayProtect {
+			m.Hello = boundedHello
+		}
+	}
 	if n := f.values["priority"]; n != nil {
 		if v, ok := d.integer(n, "mka.priority", 0, math.MaxUint8); ok {
 			m.Priority = uint8(v)
@@ -27,7 +44,9 @@ func (d *decoder) mka(l *Link, n *yaml.Node) {
 	times := true
 	if n := f.values["hello"]; n != nil {
 		v, ok := d.duration(n, "mka.hello", 100*time.Millisecond)
-		if times = times && ok; ok {
+		if times = times && ok; ok && m.DelayProtect && v > boundedHello {
+			d.errorf(d.at(n), "mka.hello must be at most %s with delay_protect: leave it out; found %s", boundedHello, v)
+		} else if ok {
 			m.Hello = v
 		}
 	}

@@ -144,10 +144,10 @@ links:
   - id: dx
     a: {node: n, interface: eth0, addresses: [10.0.0.2/30, "2001:db8::2/64"]}
     z: external
-    psk: [{ckn: "61626364", cak_file: /k/old}, {ckn: "00FF", cak_file: /k/new}]
+    psk: [{ckn: "61626364", cak_file: /k/old}, {ckn: "00FF", cak_file: /k/new, not_before: 2026-02-03, not_after: 2027-02-03T04:05:06+01:00}]
     cipher: gcm-aes-xpn-128
-    mka: {priority: 0, life: 30s, hello: 10.5s, destination: "01:80:C2:00:00:0E", ethertype: 0x876f}
-  - {id: own, a: n/eth1, z: m/eth1}
+    mka: {priority: 0, life: 30s, hello: 10.5s, destination: "01:80:C2:00:00:0E", ethertype: 0x876f, icv_indicator: true, replay_window: 7}
+  - {id: own, a: n/eth1, z: m/eth1, mka: {delay_protect: true}}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -163,11 +163,15 @@ links:
 			},
 			PSK: []inventory.PSK{
 				{CKN: []byte("abcd"), CAKFile: "/k/old"},
-				{CKN: []byte{0, 255}, CAKFile: "/k/new"},
+				{
+					CKN: []byte{0, 255}, CAKFile: "/k/new",
+					NotBefore: time.Date(2026, 2, 3, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2027, 2, 3, 3, 5, 6, 0, time.UTC),
+				},
 			},
 			MKA: inventory.MKA{
 				Priority: 0, Life: 30 * time.Second, Hello: 10500 * time.Millisecond,
 				Destination: [6]byte{1, 0x80, 0xc2, 0, 0, 0x0e}, EtherType: 0x876f,
+				ICVIndicator: true, ReplayWindow: 7,
 			},
 		},
 		{
@@ -176,8 +180,9 @@ links:
 				{Node: "n", Interface: "eth1", Secure: "eth1-sec"}, {Node: "m", Interface: "eth1", Secure: "eth1-sec"},
 			},
 			MKA: inventory.MKA{
-				Priority: 16, Life: 6 * time.Second, Hello: 2 * time.Second,
+				Priority: 16, Life: 6 * time.Second, Hello: 500 * time.Millisecond,
 				Destination: [6]byte{1, 0x80, 0xc2, 0, 0, 3}, EtherType: 0x888e,
+				DelayProtect: true, ReplayWindow: 64,
 			},
 		},
 	}

@@ -19,10 +19,12 @@ type Link struct {
 	MKA      MKA       // with defaults filled in
 	Verdict  Verdict   // at the time of Load
 
-	badID                              bool // reported already; ID is for other errors
-	ownCipher                          bool
-	endsKnown                          bool // every end was decoded
-	cipherAt, segmentsAt, pskAt, mkaAt Position
+	badID                       bool // reported already; ID is for other errors
+	badPSK                      bool // what its psk says was reported
+	ownCipher                   bool
+	endsKnown                   bool // every end was decoded
+	cipherAt, segmentsAt, pskAt Position
+	mkaAt                       map[string]Position // of what mka sets
 }
 
 // End is where a link meets a node.
@@ -67,21 +69,35 @@ type Override struct {
 	Expires   time.Time // as in Evidence; the zero time for encrypt without a date
 }
 
-// PSK is a pre-shared CAK of an external link.
+// PSK is a pre-shared CAK of an external link, one of a chain.
 type PSK struct {
 	Position
 	CKN     []byte // 1 to 32 octets
 	CAKFile string // relative paths are joined to the directory of the inventory file
+	// NotBefore is the first moment at which the key is valid, NotAfter the first
+	// at which it no longer is. A zero one means no such bound.
+	NotBefore, NotAfter time.Time
 }
 
-// MKA are the parameters of the key agreement of a link. Only an external link
-// may set them.
-type MKA struct {
-	Priority    uint8 // key server priority: the lowest wins
-	Hello, Life time.Duration
-	Destination [6]byte // a group address
-	EtherType   uint16
+// ValidAt reports whether the key may be used at a moment.
+func (k PSK) ValidAt(t time.Time) bool {
+	return !t.Before(k.NotBefore) && (k.NotAfter.IsZero() || t.Before(k.NotAfter))
 }
+
+// MKA are the parameters of the key agreement and of the replay protection of a
+// link. Between Levers only DelayProtect and ReplayWindow may be set.
+type MKA struct {
+	Priority     uint8 // key server priority: the lowest wins
+	Hello, Life  time.Duration
+	Destination  [6]byte // a group address
+	EtherType    uint16
+	ICVIndicator bool   // say in each MKPDU where its ICV is
+	DelayProtect bool   // say hello every 0.5 s, and accept no frame that is older than about two of them
+	ReplayWindow uint32 // how far, in frames, a frame may be overtaken on the way; 0: not at all
+}
+
+// boundedHello is the hello with delay protection (IEEE 802.1X-2020 Table 9-3).
+const boundedHello = 500 * time.Millisecond
 
 // DefaultMKA returns the parameters of a link that sets none: those of IEEE
 // 802.1X, and the priority 16.
@@ -92,6 +108,10 @@ func DefaultMKA() MKA {
 		Life:        6 * time.Second,
 		Destination: [6]byte{0x01, 0x80, 0xc2, 0x00, 0x00, 0x03},
 		EtherType:   0x888e,
+		// Linux counts transmit packet numbers before its crypto is done and
+		// carriers balance by flow, so that a window of zero loses frames on good
+		// links.
+		ReplayWindow: 64,
 	}
 }
 

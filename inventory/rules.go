@@ -39,6 +39,8 @@ func (c *checker) run() {
 		if l.endsKnown {
 			c.external(l)
 		}
+		c.replayWindow(l)
+		c.chain(l)
 		c.verdict(l)
 	}
 	c.devicesOf(devices)
@@ -206,12 +208,26 @@ func (c *checker) external(l *Link) {
 	if l.pskAt.File != "" {
 		c.errorf(l.pskAt, "link %s has a psk but no external end: its keys come from the channels", l.ID)
 	}
-	if l.mkaAt.File != "" {
-		c.errorf(l.mkaAt, "link %s sets mka but has no external end: between Levers there is nothing to tune", l.ID)
+	for _, key := range keysOf(l.mkaAt) {
+		if key != "delay_protect" && key != "replay_window" {
+			c.errorf(l.mkaAt[key], "link %s sets mka.%s but has no external end: between Levers there is nothing to tune but delay_protect and replay_window",
+				l.ID, key)
+		}
 	}
 	if l.ownCipher && l.Cipher.Bits() < 256 {
 		c.errorf(l.cipherAt, "link %s has no external end and so needs 256 bits: use %s or %s; found %s",
 			l.ID, GCMAESXPN256, GCMAES256, l.Cipher)
+	}
+}
+
+// maxXPNWindow is the widest replay window of the XPN suites (IEEE 802.1AEbw
+// 10.7.8); Linux refuses a wider one (macsec_validate_attr).
+const maxXPNWindow = 1<<30 - 1
+
+// replayWindow waits for the policy's cipher, which may be in another file.
+func (c *checker) replayWindow(l *Link) {
+	if l.Cipher.XPN() && l.MKA.ReplayWindow > maxXPNWindow {
+		c.errorf(l.mkaAt["replay_window"], "mka.replay_window must be at most %d with %s; found %d", maxXPNWindow, l.Cipher, l.MKA.ReplayWindow)
 	}
 }
 

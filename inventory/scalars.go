@@ -178,6 +178,34 @@ func (d *decoder) date(n *yaml.Node, what string) (time.Time, bool) {
 	return t, true
 }
 
+// moment decodes a date, which is midnight UTC at its start, or a time with its
+// offset from UTC, with or without quotes.
+func (d *decoder) moment(n *yaml.Node, what string) (time.Time, bool) {
+	if n.Kind != yaml.ScalarNode || !momentPattern.re.MatchString(n.Value) {
+		d.errorf(d.at(n), "%s must be %s; found %s", what, momentPattern.form, describe(n))
+		return time.Time{}, false
+	}
+	layout := time.RFC3339
+	if len(n.Value) == len(time.DateOnly) {
+		layout = time.DateOnly
+	}
+	t, err := time.Parse(layout, n.Value)
+	if err != nil || t.UTC().Year() < 1970 {
+		d.errorf(d.at(n), "%s is no time of the calendar: %s", what, n.Value)
+		return time.Time{}, false
+	}
+	return t.UTC(), true
+}
+
+// truth decodes true or false.
+func (d *decoder) truth(n *yaml.Node, what string) bool {
+	var v bool
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" || n.Decode(&v) != nil {
+		d.errorf(d.at(n), "%s must be true or false; found %s", what, describe(n))
+	}
+	return v
+}
+
 // integer decodes a number from least to most, decimal or 0x hexadecimal.
 func (d *decoder) integer(n *yaml.Node, what string, least, most uint64) (uint64, bool) {
 	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!int" {
@@ -196,7 +224,7 @@ func (d *decoder) integer(n *yaml.Node, what string, least, most uint64) (uint64
 
 // number writes a bound as people write such values: EtherTypes in hexadecimal.
 func number(v, most uint64) string {
-	if most > math.MaxUint8 {
+	if most == math.MaxUint16 {
 		return fmt.Sprintf("%#04x", v)
 	}
 	return strconv.FormatUint(v, 10)

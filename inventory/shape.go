@@ -33,9 +33,10 @@ var (
 		[]string{"control", "evidence", "expires"}, []string{"control", "evidence", "expires"}}
 	overrideShape = shape{"override", "an override",
 		[]string{"action", "approvers", "reason", "expires"}, []string{"action"}}
-	pskShape = shape{"psk", "a psk", []string{"ckn", "cak_file"}, []string{"ckn", "cak_file"}}
+	pskShape = shape{"psk", "a psk",
+		[]string{"ckn", "cak_file", "not_before", "not_after"}, []string{"ckn", "cak_file"}}
 	mkaShape = shape{"mka", "mka",
-		[]string{"priority", "life", "hello", "destination", "ethertype"}, nil}
+		[]string{"priority", "life", "hello", "destination", "ethertype", "icv_indicator", "delay_protect", "replay_window"}, nil}
 
 	shapes = []*shape{
 		&fileShape, &policyShape, &channelsShape, &channelShape, &siteShape, &nodeShape, &linkShape, &endShape,
@@ -63,10 +64,13 @@ var (
 		"a duration with its unit, such as 30s or 1h"}
 	datePattern = pattern{"date", regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}$`),
 		"a date such as 2027-01-31"}
+	momentPattern = pattern{"moment",
+		regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}(Z|[+-][0-9]{2}:[0-9]{2}))?$`),
+		"a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z"}
 	cknPattern = pattern{"ckn", regexp.MustCompile(`^([0-9A-Fa-f]{2}){1,32}$`),
 		"1 to 32 octets in hexadecimal"}
 	macPattern = pattern{"mac", regexp.MustCompile(`^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$`),
 		"a MAC address such as 01:80:c2:00:00:03"}
 
-	patterns = []*pattern{&namePattern, &devicePattern, &durationPattern, &datePattern, &cknPattern, &macPattern}
+	patterns = []*pattern{&namePattern, &devicePattern, &durationPattern, &datePattern, &momentPattern, &cknPattern, &macPattern}
 )
