@@ -196,19 +196,6 @@ func (s spentKIs) giveBack(ki KI) {
 	}
 }
 
-// listPeers fills the two peer lists. Peers are kept in the order of SCIs, so
-// the Live Peer List is in the order of SSCIs, as version 3 demands.
-func (pa *participant) listPeers(m *MKPDU) {
-	for _, pe := range pa.peers {
-		list := &m.Potential
-		if pe.live {
-			list = &m.Live
-		}
-		list.Present = true
-		list.Entries = append(list.Entries, PeerEntry{MI: pe.mi, MN: pe.mn})
-	}
-}
-
 // serverSCI is the elected key server's SCI, ours included; zero when nobody is.
 func (pa *participant) serverSCI(p *Port) SCI {
 	switch {

@@ -1,0 +1,208 @@
+package mka
+
+import (
+	"slices"
+	"time"
+)
+
+// install makes k the latest key and asks for its SAs: receive SAs first and
+// enabled, the transmit SA there but not enabled. What carries traffic stays:
+// a latest key that never transmitted is abandoned, one that did becomes the
+// old one.
+func (p *Port) install(k *dataKey) {
+	c := &p.cp
+	if l := c.latest; l != nil {
+		if l.tx || p.mayBeUsed(l, k) {
+			c.olds = slices.Insert(c.olds, 0, l)
+		} else {
+			p.deleteKey(l)
+		}
+	}
+	c.olds = slices.DeleteFunc(c.olds, func(o *dataKey) bool {
+		if o.an == k.an { // the key server's choice; nothing else can make room
+			p.deleteKey(o)
+		}
+		return o.an == k.an
+	})
+	if c.state != cpReceiving || c.latest == nil || c.latest.owner != k.owner {
+		c.receiveBy = time.Time{} // else this SAK is another try
+	}
+	c.latest, c.state, c.nextAN = k, cpReceive, (k.an+1)%4
+	c.retireAt, c.retireBy, c.retryAt = time.Time{}, time.Time{}, time.Time{}
+	k.created = p.now
+	k.firstOp = p.nextOp + 1
+	for i := range k.members {
+		p.keyMember(k, &k.members[i])
+	}
+	k.lastOp = p.op(Op{
+		Kind: OpAddTransmitSA, SCI: p.cfg.SCI, AN: k.an, KI: k.ki,
+		SAK: k.sak, Suite: k.suite, SSCI: k.ownSSCI, Salt: Salt(k.ki.MI, k.ki.KN),
+	})
+	k.installed = k.lastOp
+	p.persistDirty = true
+	p.notice(Notice{Kind: NoticeSAK, CKN: k.owner.ckn, KI: k.ki, AN: k.an, SCI: k.owner.serverSCI(p)})
+}
+
+// mayBeUsed says whether somebody may transmit with l, which we receive and have
+// not transmitted with, when k takes its place. Nobody does before the key
+// server, so if l has the same one, what it says now decides.
+func (p *Port) mayBeUsed(l, k *dataKey) bool {
+	switch pa := l.owner; {
+	case !l.rx || l.ki.MI == k.ki.MI && pa == k.owner && pa.serving:
+		return false
+	case pa != nil && pa == k.owner && pa.server != nil && pa.server.mi == l.ki.MI:
+		return pa.server.transmits(l.ki)
+	}
+	return true
+}
+
+// keyMember asks for the receive SA of one member whose SCI is known.
+func (p *Port) keyMember(k *dataKey, m *member) {
+	if m.keyed || m.sci == (SCI{}) {
+		return
+	}
+	m.keyed = true
+	if !slices.Contains(p.cp.receiveSCs, m.sci) {
+		p.cp.receiveSCs = append(p.cp.receiveSCs, m.sci)
+		p.op(Op{Kind: OpAddReceiveSC, SCI: m.sci})
+	}
+	m.op = p.op(Op{
+		Kind: OpAddReceiveSA, SCI: m.sci, AN: k.an, KI: k.ki,
+		SAK: k.sak, Suite: k.suite, SSCI: m.ssci, Salt: Salt(k.ki.MI, k.ki.KN),
+	})
+}
+
+// keyLateMembers creates receive SAs for members of a group that the key
+// server counted as live before we did.
+func (p *Port) keyLateMembers(k *dataKey) {
+	if k.owner == nil || k.sak.IsZero() {
+		return
+	}
+	for i := range k.members {
+		m := &k.members[i]
+		if m.keyed || p.now.Before(m.retry) {
+			continue
+		}
+		if pe := k.owner.peer(m.mi); pe != nil && pe.live {
+			m.sci = pe.sci
+			p.keyMember(k, m)
+		}
+	}
+	p.eraseIfComplete(k)
+}
+
+// eraseIfComplete erases the SAK once the kernel has it for every member: the
+// repetitions of Distributed SAK need its wrapped form only.
+func (p *Port) eraseIfComplete(k *dataKey) {
+	if p.cp.state < cpReceiving || p.operating() {
+		return
+	}
+	if !slices.ContainsFunc(k.members, func(m member) bool { return !m.keyed }) {
+		k.sak.Erase()
+	}
+}
+
+// opDone takes the result of an operation. Only those that the latest key
+// waits for matter: deletions are best effort, and what they leave behind is
+// found by comparing the SecY with what it should be.
+func (p *Port) opDone(id uint64, err error) {
+	p.doneOp = id
+	l := p.cp.latest
+	if l == nil {
+		return
+	}
+	if err != nil && l.lateMemberFailed(id, p.now.Add(DefaultHello)) {
+		p.dropReceiveSCs()
+	}
+	if id < l.firstOp || id > l.lastOp {
+		return
+	}
+	if err != nil && l.err == nil {
+		l.err = err
+	}
+	if id != l.lastOp {
+		return
+	}
+	if l.err != nil {
+		p.installFailed(l)
+		return
+	}
+	c := &p.cp
+	switch c.state {
+	case cpReceive:
+		l.rx = true
+		c.state = cpReceiving
+		switch {
+		case len(c.olds) == 0:
+			c.receiveBy = p.now.Add(receiveLimit)
+		case c.receiveBy.IsZero():
+			c.receiveBy = p.now.Add(patience)
+		case c.receiveBy.Before(p.now.Add(receiveLimit)):
+			c.receiveBy = p.now.Add(receiveLimit)
+		}
+	case cpTransmit:
+		l.tx = true
+		for _, o := range c.olds {
+			o.tx = false
+		}
+		c.state, c.retireBy = cpTransmitting, p.now.Add(patience)
+	case cpInit, cpReceiving, cpTransmitting, cpRetired:
+		return
+	}
+	p.persistDirty = true
+	if l.owner != nil {
+		l.owner.sendNow = true
+	}
+}
+
+// lateMemberFailed makes the member whose receive SA was refused, after the SAK
+// was installed, ask for it again.
+func (k *dataKey) lateMemberFailed(id uint64, retry time.Time) bool {
+	i := slices.IndexFunc(k.members, func(m member) bool { return m.op == id })
+	if i < 0 || id <= k.installed {
+		return false
+	}
+	k.members[i].keyed, k.members[i].retry = false, retry
+	return true
+}
+
+// installFailed goes back to what worked. The key server tries again with a
+// new SAK, a client when the SAK is distributed again.
+func (p *Port) installFailed(l *dataKey) {
+	c := &p.cp
+	cond := Condition{Kind: ConditionInstallFailed, Err: l.err, KI: l.ki}
+	if l.owner != nil {
+		cond.CKN = l.owner.ckn
+		l.owner.dist = nil
+		p.rekeyWanted = l.owner.serving
+		p.spent.giveBack(l.ki)
+	}
+	p.conditions.raise(p.now, cond)
+	p.goBack(l)
+	p.dropReceiveSCs() // also forgets those that were refused
+	c.retryAt = p.now.Add(DefaultHello)
+}
+
+func (p *Port) deleteKey(k *dataKey) {
+	p.op(Op{Kind: OpDeleteTransmitSA, SCI: p.cfg.SCI, AN: k.an, KI: k.ki})
+	for _, m := range k.members {
+		if m.keyed {
+			p.op(Op{Kind: OpDeleteReceiveSA, SCI: m.sci, AN: k.an, KI: k.ki})
+		}
+	}
+	k.sak.Erase()
+}
+
+// dropReceiveSCs deletes the receive SCs of members that no SAK names any more.
+func (p *Port) dropReceiveSCs() {
+	c := &p.cp
+	c.receiveSCs = slices.DeleteFunc(c.receiveSCs, func(sci SCI) bool {
+		for k := range c.keys {
+			if slices.ContainsFunc(k.members, func(m member) bool { return m.keyed && m.sci == sci }) {
+				return false
+			}
+		}
+		p.op(Op{Kind: OpDeleteReceiveSC, SCI: sci})
+		return true
+	})
+}
