@@ -8,6 +8,7 @@ package secy
 
 import (
 	"errors"
+	"math"
 
 	"github.com/lever-link/lever/internal/secret"
 	"github.com/lever-link/lever/macsec"
@@ -61,8 +62,41 @@ func (y *SecY) Do(op mka.Op) error {
 			return gone(err)
 		}
 		return gone(y.Kernel.DeleteTxSA(y.Index, an))
+	case mka.OpRaiseReceivePN:
+		return gone(y.raise(sci, an, macsec.KeyID(op.KI.Bytes()), op.LowestPN))
 	}
 	return errors.New("unknown operation " + op.Kind.String())
+}
+
+// raise has a receive SA accept no packet number below lowest. Linux accepts
+// from next_pn - window on (macsec_post_decrypt), and takes a next_pn that moves
+// backwards too. One that a frame has moved beyond ours since we looked loses no
+// protection, for ours stands at the floor that was asked for.
+func (y *SecY) raise(sci macsec.SCI, an macsec.AN, key macsec.KeyID, lowest uint64) error {
+	state, err := y.Kernel.SecY(y.Index)
+	if err != nil {
+		return err
+	}
+	sc := state.RxSC(sci)
+	if sc == nil {
+		return nil
+	}
+	sa := sc.SA(an)
+	if sa == nil || sa.KeyID != key {
+		return nil // of another SAK by now
+	}
+	most := uint64(math.MaxUint32)
+	if state.CipherSuite.XPN() {
+		most = math.MaxUint64
+	}
+	next := most
+	if lowest <= most-uint64(state.ReplayWindow) {
+		next = lowest + uint64(state.ReplayWindow)
+	}
+	if sa.NextPN == 0 || next <= sa.NextPN { // zero: every packet number was used
+		return nil
+	}
+	return y.Kernel.UpdateRxSA(y.Index, sci, an, macsec.SAUpdate{NextPN: &next})
 }
 
 func (y *SecY) sa(op mka.Op, active bool) macsec.SA {

@@ -210,3 +210,70 @@ func TestAdopt(t *testing.T) {
 		}
 	}
 }
+
+// Delay protection moves the floor of what is accepted up, and never down.
+func TestRaiseReceivePN(t *testing.T) {
+	const top32, top64 = 1<<32 - 1, 1<<64 - 1
+	for _, c := range []struct {
+		name             string
+		suite            macsec.CipherSuite
+		window           uint32
+		now, lowest, end uint64
+	}{
+		{"above", macsec.GCMAESXPN256, 64, 1, 1000, 1064},
+		{"within the window", macsec.GCMAESXPN256, 64, 1000, 950, 1014},
+		{"just as high", macsec.GCMAESXPN256, 64, 1064, 1000, 1064},
+		{"far below", macsec.GCMAESXPN256, 64, 1 << 40, 1000, 1 << 40},
+		{"strict", macsec.GCMAES256, 0, 5, 9, 9},
+		{"the last of 32 bits", macsec.GCMAES256, 64, 5, top32 - 3, top32},
+		{"beyond 32 bits", macsec.GCMAES256, 64, 5, top32 + 3, top32},
+		{"the last of 64 bits", macsec.GCMAESXPN256, 64, 5, top64 - 3, top64},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			k := macsectest.New()
+			cfg := DeviceConfig(macsec.SCI(ownSCI), c.suite)
+			cfg.ReplayWindow = c.window
+			d, err := k.CreateDevice(k.AddInterface("eth4", net.HardwareAddr(ownMAC[:]), 1500), "eth4-sec", cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			y := &SecY{k, d.Index}
+			add := saOp(mka.OpAddReceiveSA, 1, 7)
+			for _, op := range []mka.Op{{Kind: mka.OpAddReceiveSC, SCI: farSCI}, add} {
+				if err := y.Do(op); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := k.UpdateRxSA(d.Index, macsec.SCI(farSCI), 1, macsec.SAUpdate{NextPN: &c.now}); err != nil {
+				t.Fatal(err)
+			}
+			raise := mka.Op{Kind: mka.OpRaiseReceivePN, SCI: farSCI, AN: 1, KI: add.KI, LowestPN: c.lowest}
+			next := func() uint64 {
+				s, err := k.SecY(d.Index)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return s.RxSC(macsec.SCI(farSCI)).SA(1).NextPN
+			}
+			for range 2 {
+				if err := y.Do(raise); err != nil || next() != c.end {
+					t.Errorf("next_pn %d, want %d; %v", next(), c.end, err)
+				}
+			}
+			// What is gone, or is another SAK's by now, is left alone.
+			k.ResetJournal()
+			for _, other := range []func(*mka.Op){
+				func(op *mka.Op) { op.AN = 2 },
+				func(op *mka.Op) { op.SCI[0]++ },
+				func(op *mka.Op) { op.KI.KN++ },
+			} {
+				op := raise
+				op.LowestPN = top32 - 1
+				other(&op)
+				if err := y.Do(op); err != nil || len(k.Journal()) != 0 {
+					t.Errorf("%+v: %v, %v", op, err, k.Journal())
+				}
+			}
+		})
+	}
+}
