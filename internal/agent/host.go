@@ -33,7 +33,8 @@ type platform struct {
 
 // mkaConn is a pae.Conn.
 type mkaConn interface {
-	ReadFrame(buf []byte) (int, error)
+	ReadFrames(l pae.Lane, b *pae.Batch) error
+	Focus(f pae.Focus) error
 	WriteFrame(frame []byte) error
 	Close() error
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -211,7 +212,7 @@ func (m *machine) platform() platform {
 		},
 		openMKA: func(index int, o pae.Options) (c mkaConn, err error) {
 			err = m.on("open MKA", index, func(p *port) error {
-				s := &socket{machine: m, port: p, etherType: o.EtherType, frames: make(chan arriving, 256), state: make(chan error, 8)}
+				s := newSocket(m, p, o)
 				p.sockets = append(p.sockets, s)
 				p.wire.attach(s)
 				m.journal = append(m.journal, "MKA on "+p.name)
@@ -255,23 +256,31 @@ func (w *wire) carry(from *socket, frame []byte) {
 		if s == from || w.cut {
 			continue
 		}
-		select {
-		case s.frames <- arriving{time.Now().Add(travel), slices.Clone(frame)}:
-		default: // a full socket buffer drops
-		}
+		s.deliver(frame)
 	}
 }
 
 // socket is a pae.Conn in memory.
 type socket struct {
-	machine   *machine
-	port      *port
-	etherType uint16
-	frames    chan arriving
-	state     chan error // what the next read says
-	next      arriving   // the reader's
-	once      sync.Once
+	machine *machine
+	port    *port
+	opts    pae.Options
+	lanes   [pae.Lanes]lane
+	once    sync.Once
+
+	mu    sync.Mutex
+	focus pae.Focus
 }
+
+// lane is one of its queues, with about as much room as the kernel's has.
+type lane struct {
+	frames  chan arriving
+	state   chan error // what the next read says
+	next    arriving   // the reader's
+	dropped atomic.Int64
+}
+
+var laneRoom = [pae.Lanes]int{pae.Peers: 4096, pae.Known: 1024, pae.Strangers: 16}
 
 type arriving struct {
 	at    time.Time
@@ -280,41 +289,87 @@ type arriving struct {
 
 var _ mkaConn = (*socket)(nil)
 
-func (s *socket) tell(err error) {
+func newSocket(m *machine, p *port, o pae.Options) *socket {
+	s := &socket{machine: m, port: p, opts: o}
+	for l := range s.lanes {
+		s.lanes[l].frames = make(chan arriving, laneRoom[l])
+		s.lanes[l].state = make(chan error, 8)
+	}
+	return s
+}
+
+func (s *socket) deliver(frame []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, ok := s.focus.Lane(frame, s.opts)
+	if !ok {
+		return
+	}
 	select {
-	case s.state <- err:
+	case s.lanes[l].frames <- arriving{time.Now().Add(travel), slices.Clone(frame)}:
+	default: // a full socket buffer drops
+		s.lanes[l].dropped.Add(1)
+	}
+}
+
+// Focus implements mkaConn.
+func (s *socket) Focus(f pae.Focus) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.focus = f
+	return nil
+}
+
+func (s *socket) tell(err error) {
+	for l := range s.lanes {
+		s.lanes[l].tell(err)
+	}
+}
+
+func (l *lane) tell(err error) {
+	select {
+	case l.state <- err:
 	default:
 	}
 }
 
-// ReadFrame implements mkaConn.
-func (s *socket) ReadFrame(buf []byte) (int, error) {
+// ReadFrames implements mkaConn.
+func (s *socket) ReadFrames(which pae.Lane, b *pae.Batch) error {
+	b.Reset()
+	l := &s.lanes[which]
 	for {
-		if s.next.frame == nil {
+		if l.next.frame == nil {
 			select {
-			case err := <-s.state:
-				return 0, s.said(err)
-			case s.next = <-s.frames:
+			case err := <-l.state:
+				return l.said(err)
+			case l.next = <-l.frames:
 			}
 		}
-		wait := time.NewTimer(time.Until(s.next.at))
-		select {
-		case err := <-s.state:
-			wait.Stop()
-			return 0, s.said(err)
-		case <-wait.C:
+		if until := time.Until(l.next.at); until > 0 && b.Len() > 0 {
+			return nil
+		} else if until > 0 {
+			wait := time.NewTimer(until)
+			select {
+			case err := <-l.state:
+				wait.Stop()
+				return l.said(err)
+			case <-wait.C:
+			}
 		}
-		f := s.next.frame
-		s.next = arriving{}
+		f := l.next.frame
+		l.next = arriving{}
 		if s.up() {
-			return copy(buf, f), nil
+			b.Add(f)
+		}
+		if b.Full() || b.Len() > 0 && len(l.frames) == 0 {
+			return nil
 		}
 	}
 }
 
-func (s *socket) said(err error) error {
+func (l *lane) said(err error) error {
 	if !errors.Is(err, pae.ErrDown) {
-		s.tell(err) // for good
+		l.tell(err) // for good
 	}
 	return err
 }
@@ -327,8 +382,8 @@ func (s *socket) up() bool {
 
 // WriteFrame implements mkaConn.
 func (s *socket) WriteFrame(frame []byte) error {
-	if typ := binary.BigEndian.Uint16(frame[12:]); typ != s.etherType {
-		s.machine.t.Errorf("%s: EtherType %04X leaves by the socket for %04X", s.machine.name, typ, s.etherType)
+	if typ := binary.BigEndian.Uint16(frame[12:]); typ != s.opts.EtherType {
+		s.machine.t.Errorf("%s: EtherType %04X leaves by the socket for %04X", s.machine.name, typ, s.opts.EtherType)
 	}
 	if !s.up() {
 		return pae.ErrDown

@@ -39,6 +39,7 @@ type task struct {
 	device   *macsec.Device
 	secy     secy.SecY
 	conn     mkaConn
+	focused  pae.Focus // what conn was told
 	port     *mka.Port
 	file     linkFile
 	ring     *keys.Ring
@@ -128,10 +129,10 @@ func (t *task) session(ctx context.Context) error {
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	frames := make(chan []byte, 64)
+	frames := make(chan arrival)
 	broken := make(chan error, 1)
-	go t.read(ctx, t.conn, frames, broken)
-	defer func() { _ = t.conn.Close() }() // ends read
+	t.listen(ctx, t.conn, frames, broken)
+	defer func() { _ = t.conn.Close() }() // ends it
 
 	deliveries := make(chan keys.Delivery, 2)
 	if t.link.External {
@@ -158,6 +159,7 @@ func (t *task) session(ctx context.Context) error {
 			return err
 		}
 	}
+	t.refocus()
 	t.publish()
 
 	timer := time.NewTimer(time.Hour)
@@ -173,8 +175,8 @@ func (t *task) session(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case f := <-frames:
-			if t.receive(f) {
+		case a := <-frames:
+			if t.receive(a) {
 				continue
 			}
 		case <-timer.C:
@@ -196,6 +198,7 @@ func (t *task) session(ctx context.Context) error {
 		case err := <-broken:
 			return err
 		}
+		t.refocus()
 		t.publish()
 	}
 }
@@ -293,7 +296,7 @@ func (t *task) tearSession() {
 	}
 	t.waiting = nil
 	t.conn, t.port, t.ring, t.device, t.deadline = nil, nil, nil, nil, time.Time{}
-	t.queue, t.ops = nil, nil
+	t.queue, t.ops, t.focused = nil, nil, pae.Focus{}
 	t.faults.Replace(slices.Concat(diagnosed, keys.FindingCodes(), []health.Code{health.PeerLost, health.ParentDown}), nil)
 }
 

@@ -89,28 +89,42 @@ func raw(t *testing.T, l *netlink.Veth) func(frame []byte) {
 	}
 }
 
+// read returns the next frame to a Conn without a Focus, to whom all are
+// strangers.
 func read(t *testing.T, c *Conn) []byte {
 	t.Helper()
-	buf := make([]byte, MaxFrame)
-	n, err := c.ReadFrame(buf)
-	if err != nil {
-		t.Fatal(err)
+	return readLane(t, c, Strangers)
+}
+
+// waiting are frames that were read with others and not asked for yet.
+var waiting = map[*socket][][]byte{}
+
+// readLane returns the next frame of a lane.
+func readLane(t *testing.T, c *Conn, l Lane) []byte {
+	t.Helper()
+	s := c.lanes[l]
+	if len(waiting[s]) == 0 {
+		b := NewBatch(4)
+		must(t, c.ReadFrames(l, b))
+		for i := range b.Len() {
+			waiting[s] = append(waiting[s], b.Frame(i))
+		}
 	}
-	return buf[:n]
+	f := waiting[s][0]
+	waiting[s] = waiting[s][1:]
+	return f
 }
 
 // last is a frame that passes, to know that no earlier one is on its way.
 func last() []byte {
-	b := frame(0x888e, 5, 60)
-	copy(b[18:], "the last one")
-	return b
+	return under(frame(0x888e, 5, 110), "the last one")
 }
 
 func TestFramesOverALink(t *testing.T) {
 	l := newLink(t)
 	a, b := open(t, l.a, Options{}), open(t, l.b, Options{})
 	ping, pong := frame(0x888e, 5, 100), frame(0x888e, 5, 300)
-	for i := 18; i < len(pong); i++ {
+	for i := 50; i < len(pong); i++ {
 		pong[i] = byte(i)
 	}
 	must(t, a.WriteFrame(ping))
@@ -170,6 +184,55 @@ func TestFramesForOthersAreNotReceived(t *testing.T) {
 	send(append(append(append([]byte{}, last[:12]...), 0x81, 0, 0xe0, 0), last[12:]...))
 	if got := read(t, b); !bytes.Equal(got, last) {
 		t.Errorf("received %x, want the one that is priority tagged", got)
+	}
+}
+
+// TestLanesOfTheKernel sends a frame of each kind, and then floods all lanes but
+// one, which takes in its frame all the same.
+func TestLanesOfTheKernel(t *testing.T) {
+	l := newLink(t)
+	b, send := open(t, l.b, Options{}), raw(t, l.a)
+	hello := frame(0x888e, 5, 110)
+	from2 := change(hello, 6, mac2[:]...)
+	must(t, b.Focus(Focus{CKNs: []string{"old"}, Peers: [][6]byte{mac2}}))
+	must(t, b.Focus(Focus{CKNs: []string{"ckn", "another"}, Peers: [][6]byte{mac1}}))
+	of := [Lanes][]byte{Peers: under(hello, "ckn"), Known: under(from2, "another"), Strangers: under(hello, "old")}
+	for _, f := range of {
+		send(f)
+	}
+	for l, f := range of {
+		if got := readLane(t, b, Lane(l)); !bytes.Equal(got, f) {
+			t.Errorf("%v received %x, want %x", Lane(l), got, f)
+		}
+	}
+	const flood = 5000
+	for range flood {
+		send(of[Known])
+		send(of[Strangers])
+	}
+	send(of[Peers])
+	for l, limit := range [Lanes]int{Peers: 1, Known: flood, Strangers: 40} {
+		batch := NewBatch(flood + 1)
+		must(t, b.ReadFrames(Lane(l), batch))
+		if batch.Len() < 1 || batch.Len() > limit || !bytes.Equal(batch.Frame(batch.Len()-1), of[l]) {
+			t.Errorf("%v has %d frames waiting, want 1 to %d", Lane(l), batch.Len(), limit)
+		}
+		t.Logf("%v: %d frames waited", Lane(l), batch.Len())
+	}
+}
+
+// TestReadAllocatesNothing holds the way in from the kernel to its buffers.
+func TestReadAllocatesNothing(t *testing.T) {
+	l := newLink(t)
+	b, send := open(t, l.b, Options{}), raw(t, l.a)
+	must(t, b.Focus(Focus{CKNs: []string{"ckn"}, Peers: [][6]byte{mac1}}))
+	const runs = 100
+	for range 3 * runs {
+		send(under(frame(0x888e, 5, 110), "ckn"))
+	}
+	batch := NewBatch(1) // with room for one, or more of the small ones
+	if n := testing.AllocsPerRun(runs/10, func() { must(t, b.ReadFrames(Peers, batch)) }); n != 0 {
+		t.Errorf("%v allocations for a batch of %d frames", n, batch.Len())
 	}
 }
 
@@ -244,7 +307,7 @@ func TestDownAndUpAgain(t *testing.T) {
 	l := newLink(t)
 	a, b := open(t, l.a, Options{}), open(t, l.b, Options{})
 	must(t, netlink.LinkSetDown(l.a))
-	if _, err := a.ReadFrame(make([]byte, MaxFrame)); !errors.Is(err, ErrDown) || !errors.Is(err, unix.ENETDOWN) || errors.Is(err, ErrGone) {
+	if err := a.ReadFrames(Strangers, NewBatch(1)); !errors.Is(err, ErrDown) || !errors.Is(err, unix.ENETDOWN) || errors.Is(err, ErrGone) {
 		t.Errorf("read: %v, want ErrDown", err)
 	}
 	if err := a.WriteFrame(last()); !errors.Is(err, ErrDown) {
@@ -267,7 +330,7 @@ func TestOpenWhileDown(t *testing.T) {
 	l := newLink(t)
 	must(t, netlink.LinkSetDown(l.a))
 	a := open(t, l.a, Options{})
-	if _, err := a.ReadFrame(make([]byte, MaxFrame)); !errors.Is(err, ErrDown) {
+	if err := a.ReadFrames(Strangers, NewBatch(1)); !errors.Is(err, ErrDown) {
 		t.Errorf("read: %v, want ErrDown", err)
 	}
 	must(t, netlink.LinkSetUp(l.a))
@@ -282,10 +345,10 @@ func TestGone(t *testing.T) {
 	l := newLink(t)
 	a := open(t, l.a, Options{})
 	must(t, netlink.LinkDel(l.a))
-	buf := make([]byte, MaxFrame)
-	_, err := a.ReadFrame(buf)
+	buf := NewBatch(1)
+	err := a.ReadFrames(Known, buf)
 	if errors.Is(err, ErrDown) { // the first half of the removal
-		_, err = a.ReadFrame(buf)
+		err = a.ReadFrames(Known, buf)
 	}
 	if !errors.Is(err, ErrGone) {
 		t.Errorf("read: %v, want ErrGone", err)
@@ -303,12 +366,12 @@ func TestGoneLater(t *testing.T) {
 	l := newLink(t)
 	a := open(t, l.a, Options{})
 	must(t, netlink.LinkSetDown(l.a))
-	buf := make([]byte, MaxFrame)
-	if _, err := a.ReadFrame(buf); !errors.Is(err, ErrDown) {
+	buf := NewBatch(1)
+	if err := a.ReadFrames(Known, buf); !errors.Is(err, ErrDown) {
 		t.Fatalf("read: %v, want ErrDown", err)
 	}
 	must(t, netlink.LinkDel(l.a))
-	if _, err := a.ReadFrame(buf); !errors.Is(err, ErrGone) {
+	if err := a.ReadFrames(Known, buf); !errors.Is(err, ErrGone) {
 		t.Errorf("read: %v, want ErrGone", err)
 	}
 }
@@ -318,7 +381,7 @@ func TestCloseUnblocks(t *testing.T) {
 	a := open(t, l.a, Options{})
 	result := make(chan error)
 	go func() {
-		_, err := a.ReadFrame(make([]byte, MaxFrame))
+		err := a.ReadFrames(Known, NewBatch(1))
 		result <- err
 	}()
 	must(t, a.Close())

@@ -2,10 +2,11 @@
 // 802.1X calls what does that a port access entity).
 //
 // Frames go in and out whole, Ethernet header included. The kernel drops
-// everything that cannot be an MKPDU before it is queued, so that a flood of
-// other frames costs little; what is left may still be garbage.
+// everything that cannot be an MKPDU before it is queued, and sorts the rest
+// into lanes by what can be seen without a key, so that a flood costs little
+// and drowns nobody. What comes in may still be garbage.
 //
-// What belongs here: the packet socket. What does not: what a frame means
+// What belongs here: the packet sockets. What does not: what a frame means
 // (package mka), and letting it through the fence (package fence), behind which
 // this socket receives.
 package pae
@@ -15,16 +16,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
+	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
-// MaxFrame is the size of the largest frame that ReadFrame returns and
+// MaxFrame is the size of the largest frame that ReadFrames returns and
 // WriteFrame takes: an Ethernet header and 1500 octets.
 const MaxFrame = 1514
 
@@ -55,107 +55,100 @@ type Options struct {
 	Groups [][6]byte
 }
 
-// Conn is an open interface. ReadFrame may be called by one goroutine while
-// others call WriteFrame and Close.
+// orDefaults fills in the standard's values.
+func (o Options) orDefaults() Options {
+	if o.EtherType == 0 {
+		o.EtherType = defaultEtherType
+	}
+	if len(o.Groups) == 0 {
+		o.Groups = [][6]byte{{0x01, 0x80, 0xc2, 0x00, 0x00, 0x03}}
+	}
+	return o
+}
+
+// Conn is an open interface. Each lane may be read by one goroutine while
+// others call WriteFrame, Focus and Close.
 type Conn struct {
 	ifindex   int
 	etherType uint16
-	conn      *packet.Conn
-	down      atomic.Bool // the last read said so
+	groups    [][6]byte
+	lanes     [Lanes]*socket
 	closed    atomic.Bool
+
+	mu    sync.Mutex
+	focus Focus
 }
 
-// Open opens the interface in the network namespace of the calling thread.
-// An interface that is down can be opened; reading says ErrDown then, once.
+// Open opens the interface in the network namespace of the calling thread. It
+// has no Focus yet. An interface that is down can be opened; reading says
+// ErrDown then, once a lane.
 func Open(ifindex int, opts Options) (*Conn, error) {
-	c := &Conn{ifindex: ifindex, etherType: opts.EtherType}
-	if c.etherType == 0 {
-		c.etherType = defaultEtherType
-	}
+	opts = opts.orDefaults()
+	c := &Conn{ifindex: ifindex, etherType: opts.EtherType, groups: opts.Groups}
 	if c.etherType < 0x600 {
 		return nil, fmt.Errorf("open interface %d for MKA: %04X is a length, no EtherType", ifindex, c.etherType)
 	}
-	groups := opts.Groups
-	if len(groups) == 0 {
-		groups = [][6]byte{{0x01, 0x80, 0xc2, 0x00, 0x00, 0x03}}
+	if len(c.groups) > maxGroups {
+		return nil, fmt.Errorf("open interface %d for MKA: %d groups, the filter has room for %d", ifindex, len(c.groups), maxGroups)
 	}
-	filter, err := bpf.Assemble(append(ours(), mkpdu(c.etherType)...))
-	if err != nil {
-		return nil, fmt.Errorf("open interface %d for MKA: assemble the filter: %w", ifindex, err)
+	for l := range c.lanes {
+		if err := c.open(Lane(l)); err != nil {
+			return nil, errors.Join(err, c.close())
+		}
 	}
-	// Bind (packet_do_bind) needs the index only.
-	c.conn, err = packet.Listen(&net.Interface{Index: ifindex}, packet.Raw, int(c.etherType), &packet.Config{Filter: filter})
-	if err != nil {
-		return nil, c.wrap("open for MKA", err)
-	}
-	if err := c.setUp(groups); err != nil {
-		return nil, errors.Join(err, c.conn.Close())
+	// One membership is enough: it is the interface's (packet_mc_add).
+	for _, g := range c.groups {
+		if err := c.lanes[Peers].conn.JoinGroup(g[:]); err != nil {
+			return nil, errors.Join(c.wrap("join the group "+net.HardwareAddr(g[:]).String(), err), c.close())
+		}
 	}
 	return c, nil
 }
 
-func (c *Conn) setUp(groups [][6]byte) error {
-	err := c.control(func(fd int) error {
-		return unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
+func (c *Conn) open(l Lane) error {
+	filter, err := bpf.Assemble(c.program(l, c.focus))
+	if err != nil {
+		return fmt.Errorf("open interface %d for MKA: assemble the filter for %v: %w", c.ifindex, l, err)
+	}
+	// Bind (packet_do_bind) needs the index only.
+	conn, err := packet.Listen(&net.Interface{Index: c.ifindex}, packet.Raw, int(c.etherType), &packet.Config{Filter: filter})
+	if err != nil {
+		return c.wrap("open for MKA", err)
+	}
+	s, err := newSocket(conn)
+	if err != nil {
+		return errors.Join(c.wrap("open for MKA", err), conn.Close())
+	}
+	c.lanes[l] = s
+	err = s.control(func(fd int) error {
+		// The force needs CAP_NET_ADMIN, without which there is net.core.rmem_max.
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, queueLimit[l]) != nil {
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, queueLimit[l]); err != nil {
+				return fmt.Errorf("limit its queue: %w", err)
+			}
+		}
+		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
+			return fmt.Errorf("ignore outgoing frames: %w", err)
+		}
+		return nil
 	})
 	if err != nil {
-		return c.wrap("ignore outgoing frames", err)
-	}
-	for _, g := range groups {
-		if err := c.conn.JoinGroup(g[:]); err != nil {
-			return c.wrap("join the group "+net.HardwareAddr(g[:]).String(), err)
-		}
+		return c.wrap("open for MKA", err)
 	}
 	return nil
 }
 
-// ReadFrame waits for a frame and reads it into buf, which should have MaxFrame
-// octets: what does not fit is cut off. The error is ErrDown, ErrGone,
-// net.ErrClosed after Close, or some other one that a retry may cure.
-func (c *Conn) ReadFrame(buf []byte) (int, error) {
-	for {
-		var deadline time.Time
-		if c.down.Load() {
-			// Going down is reported; that the interface is then removed is
-			// not (packet_notifier), and has to be looked for.
-			deadline = time.Now().Add(time.Second)
-		}
-		if err := c.conn.SetReadDeadline(deadline); err != nil {
-			return 0, c.wrap("receive", err)
-		}
-		n, _, err := c.conn.ReadFrom(buf)
-		switch {
-		case err == nil:
-			c.down.Store(false)
-			return n, nil
-		case errors.Is(err, unix.ENETDOWN):
-			c.down.Store(true)
-			if c.removed() {
-				return 0, c.wrap("receive", unix.ENODEV)
-			}
-			return 0, c.wrap("receive", err)
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			if c.removed() {
-				return 0, c.wrap("receive", unix.ENODEV)
-			}
-		default:
-			return 0, c.wrap("receive", err)
-		}
+// attach replaces a lane's filter, which the kernel does from one frame to the
+// next (sk_attach_filter).
+func (c *Conn) attach(l Lane, f Focus) error {
+	filter, err := bpf.Assemble(c.program(l, f))
+	if err != nil {
+		return fmt.Errorf("focus on interface %d: assemble the filter for %v: %w", c.ifindex, l, err)
 	}
-}
-
-// removed tells whether the socket has lost its interface for good: the kernel
-// then unbinds it (packet_notifier, NETDEV_UNREGISTER).
-func (c *Conn) removed() bool {
-	removed := false
-	err := c.control(func(fd int) error {
-		sa, err := unix.Getsockname(fd)
-		if ll, ok := sa.(*unix.SockaddrLinklayer); ok {
-			removed = ll.Ifindex != c.ifindex
-		}
-		return err
-	})
-	return err == nil && removed
+	if err := c.lanes[l].conn.SetBPF(filter); err != nil {
+		return c.wrap("focus "+l.String(), err)
+	}
+	return nil
 }
 
 // WriteFrame sends a whole frame, whose header must have the Conn's EtherType:
@@ -167,31 +160,36 @@ func (c *Conn) WriteFrame(frame []byte) error {
 	if typ := binary.BigEndian.Uint16(frame[12:]); typ != c.etherType {
 		return fmt.Errorf("send on interface %d: %w: EtherType %04X, want %04X", c.ifindex, ErrFrame, typ, c.etherType)
 	}
-	if _, err := c.conn.WriteTo(frame, &packet.Addr{HardwareAddr: net.HardwareAddr(frame[:6])}); err != nil {
+	to, conn := &packet.Addr{HardwareAddr: net.HardwareAddr(frame[:6])}, c.lanes[Peers].conn
+	_, err := conn.WriteTo(frame, to)
+	if errors.Is(err, unix.ENETDOWN) {
+		// That may be how it was, kept for whoever calls the socket next
+		// (sock_alloc_send_pskb); only the second answer is of now.
+		_, err = conn.WriteTo(frame, to)
+	}
+	if err != nil {
 		return c.wrap("send", err)
 	}
 	return nil
 }
 
-// Close closes the socket; a ReadFrame that waits returns net.ErrClosed.
+// Close closes the sockets; a ReadFrames that waits returns net.ErrClosed.
 func (c *Conn) Close() error {
 	c.closed.Store(true)
-	if err := c.conn.Close(); err != nil {
+	if err := c.close(); err != nil {
 		return fmt.Errorf("close on interface %d: %w", c.ifindex, err)
 	}
 	return nil
 }
 
-func (c *Conn) control(f func(fd int) error) error {
-	raw, err := c.conn.SyscallConn()
-	if err != nil {
-		return err
+func (c *Conn) close() error {
+	var errs []error
+	for _, s := range c.lanes {
+		if s != nil {
+			errs = append(errs, s.conn.Close())
+		}
 	}
-	var inner error
-	if err := raw.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
-		return err
-	}
-	return inner
+	return errors.Join(errs...)
 }
 
 // wrap says what was attempted where, and gives the errors that callers branch
