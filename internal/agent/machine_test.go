@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/lever-link/lever/internal/fence"
+	"github.com/lever-link/lever/internal/lab"
 	"github.com/lever-link/lever/internal/pae"
 	"github.com/lever-link/lever/macsec"
 	"github.com/lever-link/lever/macsec/macsectest"
@@ -234,6 +235,7 @@ type wire struct {
 	mu      sync.Mutex
 	sockets []*socket
 	cut     bool
+	heard   *lab.Heard // what passes by, if not nil
 }
 
 func (w *wire) attach(s *socket) {
@@ -252,6 +254,9 @@ func (w *wire) sever(cut bool) {
 func (w *wire) carry(from *socket, frame []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.heard != nil && from != nil {
+		w.heard.Keep(frame)
+	}
 	for _, s := range w.sockets {
 		if s == from || w.cut {
 			continue
