@@ -128,7 +128,7 @@ func newSite(t *testing.T, inventories ...string) *site {
 	if len(spaces) == 2 {
 		s.must(lab.Wire(spaces[0], theParent, spaces[1], theParent))
 	} else {
-		s.bridge(space("switch"), spaces)
+		s.must(lab.Bridge(space("switch"), spaces, theParent))
 	}
 	for i, text := range inventories {
 		name := fmt.Sprintf("r%d", i+1)
@@ -163,26 +163,6 @@ func newSite(t *testing.T, inventories ...string) *site {
 		})
 	})
 	return s
-}
-
-// bridge joins the routers as a carrier's multipoint service does, passing
-// EAPOL on (IEEE 802.1Q keeps 01-80-C2-00-00-03 local unless told otherwise).
-func (s *site) bridge(sw *lab.Netspace, spaces []*lab.Netspace) {
-	s.Helper()
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "br0"
-	mask, snooping := uint16(1<<3), false // a snooping bridge speaks IGMP by itself
-	br := &netlink.Bridge{LinkAttrs: attrs, GroupFwdMask: &mask, MulticastSnooping: &snooping}
-	s.must(sw.Links.LinkAdd(br))
-	s.must(sw.Silence("br0"))
-	for i, ns := range spaces {
-		port := fmt.Sprintf("p%d", i+1)
-		s.must(lab.Wire(ns, theParent, sw, port))
-		l, err := sw.Links.LinkByName(port)
-		s.must(err)
-		s.must(sw.Links.LinkSetMaster(l, br))
-	}
-	s.must(sw.Up("br0"))
 }
 
 // bare is a router's address on the parent, below the encryption.
@@ -404,7 +384,13 @@ func (s *site) underStream(i, j, rate int, play func()) {
 	at := func(i int) lab.Endpoint {
 		return lab.Endpoint{Name: s.routers[i].Name, Space: s.routers[i].Space, Addr: inner(i)}
 	}
-	stream, err := lab.StartStream(s.ctx(), at(i), at(j), rate)
+	s.underStreamOf(at(i), at(j), rate, func(*lab.Stream) { play() })
+}
+
+// underStreamOf is underStream between any two ends.
+func (s *site) underStreamOf(a, z lab.Endpoint, rate int, play func(*lab.Stream)) {
+	s.Helper()
+	stream, err := lab.StartStream(s.ctx(), a, z, rate)
 	s.must(err)
 	stopped := false
 	stop := func() {
@@ -424,7 +410,7 @@ func (s *site) underStream(i, j, rate int, play func()) {
 	}
 	defer stop() // also when play ends the test
 	s.must(stream.Flowing(s.ctx()))
-	play()
+	play(stream)
 	stop()
 }
 

@@ -25,14 +25,11 @@ type Router struct {
 	Dir    string // holds inventory, keys, run and state directories, and log
 	Binary string
 	kernel *macsec.Client
+	agent  process
+	log    *os.File
 
 	mu      sync.Mutex
-	agent   *exec.Cmd
-	ended   chan struct{} // closed when the agent has
-	waitErr error
-	life    int // counts the agents that were started
 	watcher *watcher
-	log     *os.File
 }
 
 // The names in a router's directory.
@@ -45,7 +42,7 @@ const (
 
 // NewRouter makes the directory and opens what is read of the kernel's own view.
 func NewRouter(name, dir, binary string, inventory []byte, ns *Netspace) (*Router, error) {
-	r := &Router{Name: name, Space: ns, Dir: dir, Binary: binary}
+	r := &Router{Name: name, Space: ns, Dir: dir, Binary: binary, agent: process{name: "the agent of " + name}}
 	for _, d := range []string{dir, filepath.Join(dir, RunDir), filepath.Join(dir, StateDir)} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("make the directory of %s: %w", name, err)
@@ -73,79 +70,18 @@ func (r *Router) Start() error {
 		"--inventory", r.Path(InventoryFile), "--node", r.Name,
 		"--run-dir", r.Path(RunDir), "--state-dir", r.Path(StateDir))
 	cmd.Stdout, cmd.Stderr = r.log, r.log
-	// A group of its own: a Ctrl-C on the terminal is for whoever runs the agents,
-	// and ends them in order.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := r.Space.Do(cmd.Start); err != nil {
-		return fmt.Errorf("start the agent of %s: %w", r.Name, err)
-	}
-	ended := make(chan struct{})
-	r.mu.Lock()
-	r.agent, r.ended = cmd, ended
-	r.life++
-	r.mu.Unlock()
-	go func() {
-		err := cmd.Wait()
-		r.mu.Lock()
-		r.waitErr = err
-		r.mu.Unlock()
-		close(ended)
-	}()
-	return nil
-}
-
-// lifeNow is which of the agents that were started is the last.
-func (r *Router) lifeNow() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.life
+	return r.agent.start(r.Space, cmd)
 }
 
 // Alive returns an error if the agent was started and has ended.
-func (r *Router) Alive() error {
-	r.mu.Lock()
-	ended := r.ended
-	r.mu.Unlock()
-	if ended == nil {
-		return nil
-	}
-	select {
-	case <-ended:
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return fmt.Errorf("the agent of %s has ended: %w", r.Name, orExit(r.waitErr))
-	default:
-		return nil
-	}
-}
-
-func orExit(err error) error {
-	if err == nil {
-		return errors.New("exit status 0")
-	}
-	return err
-}
+func (r *Router) Alive() error { return r.agent.alive() }
 
 // Kill ends the agent as a crash would, and returns when it is gone.
-func (r *Router) Kill() error { return r.End(syscall.SIGKILL, 5*time.Second) }
+func (r *Router) Kill() error { return r.End(syscall.SIGKILL, killPatience) }
 
 // End sends a signal to the agent, if it runs, and waits for its end.
 func (r *Router) End(sig syscall.Signal, patience time.Duration) error {
-	r.mu.Lock()
-	cmd, ended := r.agent, r.ended
-	r.mu.Unlock()
-	if cmd == nil {
-		return nil
-	}
-	if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("end the agent of %s: %w", r.Name, err)
-	}
-	select {
-	case <-ended:
-		return nil
-	case <-time.After(patience):
-		return fmt.Errorf("the agent of %s still runs %v after %v", r.Name, patience, sig)
-	}
+	return r.agent.end(sig, patience)
 }
 
 // Close ends the agent and lets go of what is open. With keep, the agent runs
@@ -159,9 +95,7 @@ func (r *Router) Close(keep bool) error {
 		w.Stop()
 	}
 	if !keep {
-		if err := r.End(syscall.SIGTERM, 3*time.Second); err != nil {
-			errs = append(errs, err, r.Kill())
-		}
+		errs = append(errs, r.agent.close())
 	}
 	return errors.Join(append(errs, r.kernel.Close(), r.log.Close())...)
 }
@@ -203,8 +137,11 @@ func runLever(ctx context.Context, ns *Netspace, binary string, args ...string) 
 }
 
 // LastLines returns the end of the agent's log.
-func (r *Router) LastLines(n int) []string {
-	f, err := os.Open(r.Path(LogFile))
+func (r *Router) LastLines(n int) []string { return lastLines(r.Path(LogFile), n) }
+
+// lastLines returns the end of a file, however long the file is.
+func lastLines(path string, n int) []string {
+	f, err := os.Open(path)
 	if err != nil {
 		return []string{err.Error()}
 	}

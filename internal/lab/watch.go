@@ -41,7 +41,7 @@ func (r *Router) watched() *watcher {
 		ctx, cancel := context.WithCancel(context.Background())
 		r.watcher = &watcher{
 			Router: r, cancel: cancel, done: make(chan struct{}),
-			life: r.life, err: errors.New("no answer yet"), changed: make(chan struct{}),
+			life: r.agent.lifeNow(), err: errors.New("no answer yet"), changed: make(chan struct{}),
 		}
 		go r.watcher.run(ctx)
 	}
@@ -51,7 +51,7 @@ func (r *Router) watched() *watcher {
 // latest is what the agent that runs now has said last of a link, and a channel
 // that closes when it says something else.
 func (w *watcher) latest(link string) (LinkStatus, <-chan struct{}, error) {
-	life := w.Router.lifeNow()
+	life := w.Router.agent.lifeNow()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
@@ -78,7 +78,7 @@ func (w *watcher) run(ctx context.Context) {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		life := w.Router.lifeNow()
+		life := w.Router.agent.lifeNow()
 		if w.Router.Answers() {
 			w.tell(life, NodeStatus{}, w.follow(ctx, life))
 		}
@@ -119,7 +119,7 @@ func (w *watcher) follow(ctx context.Context, life int) error {
 		if err = dec.Decode(&s); err != nil {
 			break
 		}
-		if w.Router.lifeNow() != life {
+		if w.Router.agent.lifeNow() != life {
 			cancel() // it is not known which agent said this
 			err = errors.New("the agent was started again")
 			break
