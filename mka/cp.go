@@ -216,15 +216,22 @@ func (p *Port) mayTransmit(l *dataKey) bool {
 func (p *Port) displaced(l *dataKey) bool {
 	pa := l.owner
 	return pa != nil && !pa.serving && pa.server != nil && l.ki.MI == pa.mi &&
-		!l.tx && p.cp.carrying() != nil && !p.operating()
+		!l.tx && len(p.cp.olds) > 0 && !p.operating()
 }
 
-// orphaned says whether nobody is left who would take l into use, while the one
-// that carries our frames has live peers: its CAK was given up over there.
+// orphaned says whether l, which nobody transmits with, is not going to be taken
+// into use, while there is one that carries our frames: its key server does not
+// speak of it any more, or all who have its CAK are gone, and those of the other
+// CAK are there.
 func (p *Port) orphaned(l *dataKey) bool {
-	old := p.cp.carrying()
-	return !l.tx && l.owner != nil && l.owner.livePeers() == 0 && !p.operating() &&
-		old != nil && old.owner != nil && old.owner != l.owner && old.owner.livePeers() > 0
+	old, pa := p.cp.carrying(), l.owner
+	if l.tx || pa == nil || old == nil || p.operating() {
+		return false
+	}
+	if pa.server != nil {
+		return !pa.server.droppedSince.IsZero() && due(p.now, pa.server.droppedSince.Add(2*p.cfg.Hello))
+	}
+	return pa.livePeers() == 0 && old.owner != nil && old.owner != pa && old.owner.livePeers() > 0
 }
 
 // refused says whether l is ours and of another CAK than the SAK that still
@@ -247,11 +254,17 @@ func (p *Port) goBack(l *dataKey) {
 	p.persistDirty = true
 }
 
-// promote makes the SAK that carries traffic the latest one again; the others
-// go when all use it.
+// promote makes the SAK with which its key server transmits the latest one
+// again, or else the one that carries our frames; the others go when all use it.
 func (p *Port) promote() {
 	c := &p.cp
 	c.latest = c.carrying()
+	for _, k := range c.olds {
+		if k.owner != nil && k.owner.server != nil && k.owner.server.transmits(k.ki) {
+			c.latest = k
+			break
+		}
+	}
 	if c.latest == nil && len(c.olds) > 0 {
 		c.latest = c.olds[0]
 	}
@@ -260,6 +273,10 @@ func (p *Port) promote() {
 	switch {
 	case c.latest == nil:
 		c.state = cpInit
+	case !c.latest.tx && c.carrying() != nil:
+		c.state, c.receiveBy = cpReceiving, p.now.Add(patience)
+	case !c.latest.tx:
+		c.state, c.receiveBy = cpReceiving, p.now.Add(receiveLimit)
 	case len(c.olds) == 0:
 		c.state = cpRetired
 	default:

@@ -30,6 +30,9 @@ const (
 	// EventSuspend announces that this end will be silent for Suspend, at most
 	// MaxSuspension; zero takes it back.
 	EventSuspend
+	// EventLeave reports that the driver is about to end: a last hello makes our
+	// life time at the peers start anew.
+	EventLeave
 	// EventLinkUp reports that the interface can carry frames (again).
 	EventLinkUp
 )

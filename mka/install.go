@@ -97,8 +97,30 @@ func (p *Port) eraseIfComplete(k *dataKey) {
 	if p.cp.state < cpReceiving || p.operating() {
 		return
 	}
+	if !k.suite.XPN() && k.ki.MI != k.owner.mi && p.now.Before(k.created.Add(p.cfg.Life)) {
+		return // see welcome
+	}
 	if !slices.ContainsFunc(k.members, func(m member) bool { return !m.keyed }) {
 		k.sak.Erase()
+	}
+}
+
+// welcome makes pe a member of the SAKs that it says it has. Some key servers
+// distribute a SAK also to members that they do not yet count as live, and leave
+// it at that when those become so (wpa_supplicant). It cannot be with XPN, whose
+// SSCIs follow from the list of those for whom the SAK was made.
+func (p *Port) welcome(pa *participant, pe *peer) {
+	if pa.serving {
+		return
+	}
+	for k := range p.cp.keys {
+		if k.owner != pa || k.suite.XPN() || k.sak.IsZero() || !pe.receives(k.ki) && !pe.transmits(k.ki) ||
+			slices.ContainsFunc(k.members, func(m member) bool { return m.sci == pe.sci || m.mi == pe.mi }) {
+			continue
+		}
+		k.members = append(k.members, member{mi: pe.mi, sci: pe.sci})
+		p.keyMember(k, &k.members[len(k.members)-1])
+		p.persistDirty = true
 	}
 }
 

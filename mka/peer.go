@@ -35,6 +35,8 @@ type peer struct {
 	// lackingSince is since when its MKPDUs do not say that it transmits
 	// with the SAK in use; zero when they do.
 	lackingSince time.Time
+	// droppedSince is since when they do not mention that SAK at all.
+	droppedSince time.Time
 }
 
 func (pa *participant) peer(mi MI) *peer {
@@ -95,6 +97,16 @@ func (p *Port) becomeLive(pa *participant, pe *peer) {
 	p.persistDirty = true
 	p.extendPatience(pa)
 	p.notice(Notice{Kind: NoticePeerLive, CKN: pa.ckn, SCI: pe.sci})
+}
+
+// outlived says whether somebody else is live under pe's SCI who has heard at
+// least as much of us as pe, which lists our MN mn. A member that restarted will
+// soon list a later one; a replay of its former life never does, and must not
+// displace it.
+func (pa *participant) outlived(pe *peer, mn uint32) bool {
+	return slices.ContainsFunc(pa.peers, func(o *peer) bool {
+		return o != pe && o.live && o.proven && o.sci == pe.sci && o.heardMN >= mn
+	})
 }
 
 // displacedMI is a former MI of a live peer, not believed for a while.

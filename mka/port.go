@@ -177,6 +177,13 @@ func (p *Port) Step(now time.Time, ev Event) Output {
 		p.requestRekey()
 	case EventSuspend:
 		p.suspend(ev.Suspend)
+	case EventLeave:
+		p.persistDirty = true // with the peers' last message numbers
+		for _, pa := range p.participants {
+			if pa.livePeers() > 0 {
+				pa.tokens, pa.sendNow = max(pa.tokens, 1), true
+			}
+		}
 	case EventLinkUp:
 		for _, pa := range p.participants {
 			pa.ramp, pa.sendNow = firstRamp, true
@@ -341,6 +348,9 @@ func (p *Port) deadline() time.Time {
 	p.cp.deadlines(p.cfg.Life, at)
 	if l := p.cp.latest; l != nil && l.owner != nil && l.owner.serving && p.cfg.SAKRekey > 0 {
 		at(l.created.Add(p.cfg.SAKRekey))
+	}
+	if p.cfg.External && p.cp.latest != nil {
+		at(p.cp.latest.created.Add(p.cfg.Hello)) // see mayStartSAK
 	}
 	return d
 }

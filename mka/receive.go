@@ -1,6 +1,9 @@
 package mka
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // receive takes one frame through the checks of 802.1X-2020 11.11.2, cheap
 // ones first: nothing is believed, and nothing allocated, before the ICV.
@@ -69,8 +72,12 @@ func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 		pe.noteSuites(&m.Announcement)
 	}
 
+	if !pa.quiet.IsZero() && !slices.ContainsFunc(pa.peers, func(o *peer) bool { return o.live && o.version == 0 }) {
+		pa.quiet, pa.sendNow = time.Time{}, true // all were heard
+	}
+
 	switch mn, listed := listedAs(m, pa.mi); {
-	case listed && pa.recent(mn):
+	case listed && pa.recent(mn) && (pe.live || !pa.outlived(pe, mn)):
 		pe.heardMN = mn
 		pe.expires = p.now.Add(p.cfg.Life)
 		if !pe.live {
@@ -97,14 +104,24 @@ func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 	pe.use = m.SAKUse
 	pe.lpnHigh.latest, pe.lpnHigh.old = m.XPN.LatestLPNHigh, m.XPN.OldLPNHigh
 	p.enforceLPN(pe)
+	if pe.live {
+		p.welcome(pa, pe)
+	}
 	if m.DistributedSAK.Present {
 		p.acceptSAK(pa, pe, m)
 	}
-	switch l := p.cp.latest; {
-	case l == nil || pe.transmits(l.ki):
-		pe.lackingSince = time.Time{}
-	case pe.lackingSince.IsZero():
-		pe.lackingSince = p.now
+	l := p.cp.latest
+	since(&pe.lackingSince, p.now, l != nil && !pe.transmits(l.ki))
+	since(&pe.droppedSince, p.now, l != nil && !pe.mentions(l.ki))
+}
+
+// since keeps in t since when is holds, zero while it does not.
+func since(t *time.Time, now time.Time, is bool) {
+	switch {
+	case !is:
+		*t = time.Time{}
+	case t.IsZero():
+		*t = now
 	}
 }
 
@@ -142,6 +159,11 @@ func (pe *peer) receives(ki KI) bool {
 func (pe *peer) transmits(ki KI) bool {
 	u := &pe.use
 	return u.Present && (u.Latest == ki && u.LatestTx || u.Old == ki && u.OldTx)
+}
+
+// mentions says whether pe speaks of ki at all.
+func (pe *peer) mentions(ki KI) bool {
+	return pe.use.Present && (pe.use.Latest == ki || pe.use.Old == ki)
 }
 
 // transmitPN is the peer's own report of its transmit PN under ki.

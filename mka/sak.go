@@ -194,6 +194,12 @@ func (p *Port) mayStartSAK(pa *participant, urgent bool) bool {
 	if _, free := p.freeAN(); !free && c.latest != nil && p.now.Before(c.latest.created.Add(p.cfg.Life)) {
 		return false // somebody may still use each of the four
 	}
+	if l := c.latest; l != nil && l.owner == pa && p.cfg.External && pa.livePeers() > 1 && p.now.Before(l.created.Add(p.cfg.Hello)) {
+		// Equipment that speaks once a hello finds the lists of others outdated
+		// when it has to speak more often, and starts again under another MI
+		// (wpa_supplicant): each a change that asks for another SAK.
+		return false
+	}
 	if pa.hasPotential() && p.now.Before(pa.potentialUntil) || p.now.Before(c.retryAt) || p.operating() {
 		return false
 	}

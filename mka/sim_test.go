@@ -266,17 +266,16 @@ func (m *member) apply(op mka.Op) {
 		if _, taken := y.tx[op.AN]; taken {
 			m.sim.t.Errorf("%s: transmit SA %d is taken: the kernel would say EBUSY", m.name, op.AN)
 		}
+		if m.sim.used[fmt.Sprint("tx", m.name, op.KI)] != "" {
+			m.sim.t.Errorf("%s: a second transmit SA for %v: packet numbers start again under one SAK", m.name, op.KI)
+		}
 		m.sim.sameSAK(m, op)
 		y.tx[op.AN] = op.KI
 	case mka.OpEnableTransmitSA:
 		if y.tx[op.AN] != op.KI {
 			m.sim.t.Errorf("%s: enables transmit SA %d of %v, which is not there", m.name, op.AN, op.KI)
 		}
-		nonce := fmt.Sprint("tx", m.name, op.KI)
-		if m.sim.used[nonce] != "" {
-			m.sim.t.Errorf("%s: a second transmit SA enabled for %v: packet numbers start again under one SAK", m.name, op.KI)
-		}
-		m.sim.used[nonce] = "yes"
+		m.sim.used[fmt.Sprint("tx", m.name, op.KI)] = "yes"
 		y.active[op.AN], y.encoding = true, op.AN
 	case mka.OpDeleteTransmitSA:
 		if ki, ok := y.tx[op.AN]; ok && ki != op.KI {
