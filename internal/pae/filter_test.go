@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/bpf"
+
+	"github.com/lever-link/lever/mka"
 )
 
 var (
@@ -240,7 +242,9 @@ func TestFocusChangesLoseNothing(t *testing.T) {
 	}
 }
 
-// FuzzFilter holds the kernel's program to what it is to mean.
+// FuzzFilter holds the kernel's program to what it is to mean, and to the codec:
+// it lets through what mka.Open accepts, neither more nor less, and calls
+// nobody a stranger who has a CKN in use.
 func FuzzFilter(f *testing.F) {
 	for _, x := range frames {
 		f.Add(x.b)
@@ -248,16 +252,28 @@ func FuzzFilter(f *testing.F) {
 	f.Add(under(frame(0x888e, 5, 110), "ckn"))
 	f.Add(under(change(frame(0x888e, 5, 110), 6, mac2[:]...), "a CKN of thirty-two octets, long"))
 	focus := Focus{CKNs: []string{"ckn", "a CKN of thirty-two octets, long"}, Peers: [][6]byte{mac1}}
+	lanes := kernelOf(f, Options{}, focus)
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		if len(frame) == 0 {
-			return // the VM has no word for it, and the kernel no such frame
+		if len(frame) == 0 || len(frame) > MaxFrame {
+			return // the VM has no word for none, and the codec no limit
 		}
 		var want []Lane
-		if l, ok := focus.Lane(frame, Options{}); ok {
+		if env, err := mka.Open(frame, mka.OpenParams{}); err == nil {
+			l := Strangers
+			if slices.Contains(focus.CKNs, string(env.CKN)) {
+				l = Known
+				if env.Source == mac1 {
+					l = Peers
+				}
+			}
 			want = []Lane{l}
 		}
-		if got := kernelOf(t, Options{}, focus)(frame); !slices.Equal(got, want) {
-			t.Errorf("goes to %v, want %v: %x", got, want, frame)
+		if got := lanes(frame); !slices.Equal(got, want) {
+			t.Errorf("the kernel puts it into %v, by the codec it belongs into %v: %x", got, want, frame)
+		}
+		l, ok := focus.Lane(frame, Options{})
+		if ok != (len(want) == 1) || ok && l != want[0] {
+			t.Errorf("Lane puts it into %v (%t), by the codec it belongs into %v: %x", l, ok, want, frame)
 		}
 	})
 }
