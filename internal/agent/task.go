@@ -174,6 +174,7 @@ func (t *task) session(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
+			t.step(mka.Event{Kind: mka.EventLeave})
 			return ctx.Err()
 		case a := <-frames:
 			if t.receive(a) {
