@@ -104,14 +104,15 @@ func TestRestartWithoutRecordLosesNothing(t *testing.T) {
 	}
 }
 
-// Stopping leaves everything standing, also what is half done.
+// Stopping says a last hello and leaves everything standing, also what is half
+// done.
 func TestStopLeavesEverythingStanding(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newSecuredPair(t)
 		p.r1.noted()
 		p.halt()
-		if did := p.r1.noted(); len(did) != 0 {
-			t.Errorf("stopping does %q", did)
+		if did := p.r1.noted(); !slices.Equal(did, []string{"MKPDU"}) {
+			t.Errorf("stopping does %q, want a last MKPDU and nothing else", did)
 		}
 		time.Sleep(24 * time.Hour)
 		if err := p.r1.send(p.r2); err != nil {
