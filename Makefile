@@ -2,6 +2,7 @@
 # make test    vet, all tests with the race detector, and the kernel tests
 # make lint    golangci-lint, pinned; installed into the cache directory once
 # make fuzz    every fuzzer for FUZZTIME (30s) each
+# make sim     SEEDS (1000) seeds of a simulated hour each, from FIRST (1) on
 # make bench   all benchmarks
 #
 # Nothing has to be prepared. What is missing (a kernel with MACsec, tshark) is
@@ -10,6 +11,8 @@
 
 GO            ?= go
 FUZZTIME      ?= 30s
+SEEDS         ?= 1000
+FIRST         ?= 1
 GOLANGCI_LINT := v2.15.0
 
 CACHE    := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lever
@@ -18,6 +21,10 @@ LINT     := $(CACHE)/golangci-lint-$(GOLANGCI_LINT)/golangci-lint
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE     := $(if $(shell command -v $${CC:-gcc}),-race)
 
+# Simulated hours on all processors, without the race detector: there is nothing to
+# race in a seed. A failed one leaves its capture and diary under bin/_artifacts.
+SIM = GOGC=400 $(GO) test -count=1 -timeout=0 -v ./internal/sim -run '^TestSeeds$$' -artifacts -outputdir=$(CURDIR)/bin
+
 export PATH := $(CACHE)/tools/bin:$(PATH):/usr/sbin:/sbin
 
 # Packages with tests for a kernel with MACsec, where they run as root. Those of
@@ -25,7 +32,7 @@ export PATH := $(CACHE)/tools/bin:$(PATH):/usr/sbin:/sbin
 KERNEL_TESTS = $(shell grep -rlE --include='*_test.go' '^//go:build .*\bkernel\b' . | \
 	grep -v /testdata/ | xargs -r -n 1 dirname | sort -u | grep -vx ./internal/uml/umlexec)
 
-.PHONY: demo test lint fuzz bench kernel tools build
+.PHONY: demo test lint fuzz sim bench kernel tools build
 
 build:
 	CGO_ENABLED=0 $(GO) build -o bin/lever ./cmd/lever
@@ -38,6 +45,7 @@ test: kernel tools
 	$(GO) vet -tags kernel ./...
 	@$(if $(RACE),,echo "no C compiler ($${CC:-gcc}): the race detector is left out")
 	$(GO) test $(RACE) ./...
+	$(SIM) -sim.seeds=300
 	CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 ./internal/uml/...
 	CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 -exec $(UMLEXEC) $(KERNEL_TESTS)
 
@@ -51,6 +59,10 @@ fuzz:
 		name=$${func#func }; echo "== $$(dirname $$file) $$name"; \
 		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)" </dev/null || exit 1; \
 	done
+
+sim:
+	@mkdir -p bin
+	$(SIM) -sim.first=$(FIRST) -sim.seeds=$(SEEDS)
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -82,7 +82,7 @@ func (c *checks) numbered(m *Member, frame []byte) {
 func (c *checks) before(m *Member, op mka.Op) {
 	switch op.Kind {
 	case mka.OpAddReceiveSA:
-		if m.SAs.channel(op.SCI) == nil && m.OpFault == nil {
+		if m.SAs.channel(op.SCI) == nil && !m.refused {
 			m.sim.fail("%s: receive SC %v is not there", m.Name, op.SCI)
 		}
 		c.sameSAK(m, op)
@@ -116,7 +116,7 @@ func (c *checks) after(m *Member, op mka.Op, err error) {
 		m.sim.fail("%s: %v %d of %v: the AN is taken: %v", m.Name, op.Kind, op.AN, op.KI, err)
 	case errors.Is(err, macsec.ErrPNReuse):
 		m.sim.fail("%s: %v %d of %v: only the kernel's guard prevents a nonce from being used twice: %v", m.Name, op.Kind, op.AN, op.KI, err)
-	case err != nil && m.OpFault == nil:
+	case err != nil && !m.refused:
 		m.sim.fail("%s: %v %d of %v: %v", m.Name, op.Kind, op.AN, op.KI, err)
 	}
 }

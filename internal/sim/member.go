@@ -55,6 +55,7 @@ type Member struct {
 	queue    []func() // what waits for the end of a stall
 	frames   int      // of them, frames
 	up       bool     // the device was set up
+	refused  bool     // an operation was: what it was to make may be missing
 }
 
 // socketQueue is how many frames wait for a driver that does not read: what
@@ -219,23 +220,24 @@ func (m *Member) arrive(frame []byte) {
 	case m.Frame != nil:
 		m.Frame(frame)
 	case m.Port == nil || m.stalled && m.frames == socketQueue:
-	case m.stalled:
-		m.frames++
-		m.queue = append(m.queue, func() { m.heard(frame) })
 	default:
-		m.heard(frame)
+		if m.stalled {
+			m.frames++
+		}
+		if m.sim.Trace != nil {
+			m.sim.traceFrame(TraceReceived, m, frame)
+		}
+		m.Step(mka.Event{Kind: mka.EventFrame, Frame: frame})
 	}
 }
 
-func (m *Member) heard(frame []byte) {
-	if m.sim.Trace != nil {
-		m.sim.traceFrame(TraceReceived, m, frame)
-	}
-	m.Step(mka.Event{Kind: mka.EventFrame, Frame: frame})
-}
-
-// Step gives the Port an event and obeys it. It must not be called from within one.
+// Step gives the Port an event and obeys it, when a stall is over if there is one.
+// It must not be called from within one.
 func (m *Member) Step(ev mka.Event) {
+	if m.stalled {
+		m.queue = append(m.queue, func() { m.Step(ev) })
+		return
+	}
 	m.steps++
 	if limit := 20_000 * (10 + int(m.sim.Since()/time.Second)); m.steps > limit {
 		m.sim.fail("%s: %d steps: it turns in circles", m.Name, m.steps)
@@ -350,6 +352,7 @@ func (m *Member) operate() {
 func (m *Member) do(op mka.Op) error {
 	if m.OpFault != nil {
 		if err := m.OpFault(op); err != nil {
+			m.refused = true
 			return err
 		}
 	}
