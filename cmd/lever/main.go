@@ -28,6 +28,6 @@ func newRootCommand() *cobra.Command {
 		SilenceErrors: true, // main prints them, without a prefix: they may begin with file:line:column
 	}
 	root.AddCommand(newAgentCommand(), newStatusCommand(), newCheckCommand(), newKeysCommand(),
-		newRekeyCommand(), newDownCommand(), newDemoCommand())
+		newRekeyCommand(), newSuspendCommand(), newDownCommand(), newDemoCommand())
 	return root
 }

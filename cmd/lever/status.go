@@ -97,6 +97,14 @@ func printStatus(out io.Writer, st agent.Status) error {
 	}
 	for _, l := range st.Links {
 		fmt.Fprintf(out, "\n%s: %s: %s\n", l.ID, l.Verdict, l.Reason)
+		if l.SuspendedUntil != nil {
+			fmt.Fprintf(out, "  suspended: this agent may be away until %s\n", l.SuspendedUntil.Format(time.TimeOnly))
+		}
+		for _, p := range l.Peers {
+			if p.SuspendedUntil != nil {
+				fmt.Fprintf(out, "  suspended: peer %s has announced to be away until %s\n", p.SCI, p.SuspendedUntil.Format(time.TimeOnly))
+			}
+		}
 		for _, f := range l.Faults {
 			fmt.Fprintf(out, "  %s %s: %s\n    next: %s\n", f.Severity, f.Code, f.Text, f.Next)
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/keys"
 	"github.com/lever-link/lever/internal/keys/dir"
+	"github.com/lever-link/lever/internal/quiet"
 	"github.com/lever-link/lever/inventory"
 	"github.com/lever-link/lever/macsec"
 )
@@ -66,6 +67,10 @@ func Run(ctx context.Context, opts Options) error {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
+	// A link that flaps, or that somebody floods, must not fill the disk.
+	bounded := quiet.New(opts.Log.Handler(), quiet.Options{})
+	defer func() { _ = bounded.Flush() }()
+	opts.Log = slog.New(bounded)
 	inv, err := inventory.Load(opts.Inventory)
 	if err != nil {
 		return err

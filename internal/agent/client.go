@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -91,6 +92,14 @@ func (c *Client) Rekey(ctx context.Context, link string) (LinkStatus, error) {
 		return nil
 	})
 	return out, err
+}
+
+// Suspend has every link announce that the agent will be away for up to d, and
+// returns what came of it on each. Zero takes the announcement back.
+func (c *Client) Suspend(ctx context.Context, d time.Duration) ([]Suspended, error) {
+	var all []Suspended
+	err := c.call(ctx, command{Verb: "suspend", For: d}, func(a *answer) error { all = a.Suspended; return nil })
+	return all, err
 }
 
 // Down removes links from the kernel, the fence last: all that are encrypted

@@ -22,20 +22,22 @@ const socketName = "agent.sock"
 // A verb over the control socket is one line of JSON each way; watch answers
 // with a line at every change until the caller hangs up.
 type command struct {
-	Verb string `json:"verb"` // status, watch, rekey, down
-	Link string `json:"link,omitempty"`
+	Verb string        `json:"verb"` // status, watch, rekey, suspend, down
+	Link string        `json:"link,omitempty"`
+	For  time.Duration `json:"for,omitempty"` // of suspend
 }
 
 type answer struct {
-	Error  string  `json:"error,omitempty"`
-	Status *Status `json:"status,omitempty"`
-	Text   string  `json:"text,omitempty"`
+	Error     string      `json:"error,omitempty"`
+	Status    *Status     `json:"status,omitempty"`
+	Suspended []Suspended `json:"suspended,omitempty"`
 }
 
 // request is a command on its way to a link's task.
 type request struct {
-	verb string
-	done chan error
+	verb    string
+	suspend time.Duration
+	done    chan error
 }
 
 // rekeyPatience bounds how long a rekey may take before the caller hears of
@@ -112,6 +114,12 @@ func (s *server) answer(ctx context.Context, c net.Conn) {
 				return
 			}
 		}
+	case "suspend":
+		if cmd.For < 0 || cmd.For > MaxSuspension {
+			_ = out.Encode(answer{Error: fmt.Sprintf("MKA can announce an absence of up to %v; found %v", MaxSuspension, cmd.For)})
+			return
+		}
+		_ = out.Encode(answer{Suspended: s.suspendAll(ctx, cmd.For)})
 	case "rekey", "down":
 		if err := s.ask(ctx, cmd); err != nil {
 			_ = out.Encode(answer{Error: err.Error()})
@@ -136,9 +144,13 @@ func (s *server) ask(ctx context.Context, cmd command) error {
 		}
 		return fmt.Errorf("node %s has no link %q: `lever status` lists those that it has", s.opts.Node, cmd.Link)
 	}
-	ctx, cancel := context.WithTimeout(ctx, rekeyPatience)
+	patience, late := rekeyPatience, "no new SAK came into use"
+	if cmd.Verb == "suspend" {
+		patience, late = leavePatience, "the announcement was sent, and not every peer has confirmed it"
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	r := request{verb: cmd.Verb, done: make(chan error, 1)}
+	r := request{verb: cmd.Verb, suspend: cmd.For, done: make(chan error, 1)}
 	select {
 	case t.requests <- r:
 	case <-ctx.Done():
@@ -148,7 +160,7 @@ func (s *server) ask(ctx context.Context, cmd command) error {
 	case err := <-r.done:
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("link %s: no new SAK came into use within %v: see `lever status`", cmd.Link, rekeyPatience)
+		return fmt.Errorf("link %s: %s within %v: see `lever status`", cmd.Link, late, patience)
 	}
 }
 
@@ -177,6 +189,10 @@ func (t *task) handle(r request) (done bool, err error) {
 		}
 		t.served = append(t.served, r.done)
 		return true, nil
+	}
+	if r.verb == "suspend" {
+		t.suspend(r)
+		return false, nil
 	}
 	if err := t.port.CanRekey(); err != nil {
 		r.done <- fmt.Errorf("link %s: %w", t.link.ID, err)

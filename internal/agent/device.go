@@ -13,9 +13,10 @@ import (
 // ensureDevice finds or makes the MACsec device of a link. One that an earlier
 // agent left is kept with its SAs, so that traffic goes on; what can be put
 // right is, and repaired says what it was.
-func ensureDevice(on *platform, k macsec.Kernel, p parent, name string, suite macsec.CipherSuite) (dev *macsec.Device, repaired []string, err error) {
+func ensureDevice(on *platform, k macsec.Kernel, p parent, name string, suite macsec.CipherSuite, window uint32) (dev *macsec.Device, repaired []string, err error) {
 	sci := macsec.NewSCI(net.HardwareAddr(p.address[:]), 1)
 	cfg := secy.DeviceConfig(sci, suite)
+	cfg.ReplayWindow = window
 	dev, err = k.Device(name)
 	if errors.Is(err, macsec.ErrNotExist) {
 		dev, err = k.CreateDevice(p.index, name, cfg)

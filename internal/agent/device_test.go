@@ -31,7 +31,7 @@ func deviceBench(t *testing.T) (*machine, *platform, parent) {
 func TestDeviceIsMadeClosed(t *testing.T) {
 	for _, suite := range []macsec.CipherSuite{macsec.GCMAES128, macsec.GCMAES256, macsec.GCMAESXPN128, macsec.GCMAESXPN256} {
 		m, on, p := deviceBench(t)
-		d, repaired, err := ensureDevice(on, m.kernel, p, "eth4-sec", suite)
+		d, repaired, err := ensureDevice(on, m.kernel, p, "eth4-sec", suite, secy.ReplayWindow)
 		if err != nil || len(repaired) != 0 {
 			t.Fatal(repaired, err)
 		}
@@ -40,7 +40,7 @@ func TestDeviceIsMadeClosed(t *testing.T) {
 			t.Errorf("%v: %+v", suite, d)
 		}
 		m.noted()
-		again, repaired, err := ensureDevice(on, m.kernel, p, "eth4-sec", suite)
+		again, repaired, err := ensureDevice(on, m.kernel, p, "eth4-sec", suite, secy.ReplayWindow)
 		if err != nil || len(repaired) != 0 || again.Index != d.Index || len(m.noted()) != 0 {
 			t.Errorf("%v: a second time: %+v, repaired %q, %v", suite, again, repaired, err)
 		}
@@ -70,7 +70,7 @@ func TestDeviceIsPutRight(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m, on, p := deviceBench(t)
-			made, _, err := ensureDevice(on, m.kernel, p, "eth4-sec", suite)
+			made, _, err := ensureDevice(on, m.kernel, p, "eth4-sec", suite, secy.ReplayWindow)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -84,7 +84,7 @@ func TestDeviceIsPutRight(t *testing.T) {
 			if err := m.kernel.UpdateDevice(made.Index, c.u); err != nil {
 				t.Fatal(err)
 			}
-			d, repaired, err := ensureDevice(on, m.kernel, p, "eth4-sec", suite)
+			d, repaired, err := ensureDevice(on, m.kernel, p, "eth4-sec", suite, secy.ReplayWindow)
 			if err != nil || !slices.Equal(repaired, c.want) {
 				t.Errorf("repaired %q, %v, want %q", repaired, err, c.want)
 			}
@@ -104,7 +104,7 @@ func TestDeviceIsPutRight(t *testing.T) {
 
 func TestDeviceThatCannotBePutRight(t *testing.T) {
 	m, on, p := deviceBench(t)
-	d, _, err := ensureDevice(on, m.kernel, p, "eth4-sec", macsec.GCMAESXPN256)
+	d, _, err := ensureDevice(on, m.kernel, p, "eth4-sec", macsec.GCMAESXPN256, secy.ReplayWindow)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,14 +112,14 @@ func TestDeviceThatCannotBePutRight(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.kernel.Fail(macsec.OpUpdateDevice, -1, syscall.EPERM)
-	if _, repaired, err := ensureDevice(on, m.kernel, p, "eth4-sec", macsec.GCMAESXPN256); !errors.Is(err, macsec.ErrPermission) {
+	if _, repaired, err := ensureDevice(on, m.kernel, p, "eth4-sec", macsec.GCMAESXPN256, secy.ReplayWindow); !errors.Is(err, macsec.ErrPermission) {
 		t.Errorf("repaired %q, %v", repaired, err)
 	}
 }
 
 func TestDeviceOfAnotherSuiteIsMadeAnew(t *testing.T) {
 	m, on, p := deviceBench(t)
-	old, _, err := ensureDevice(on, m.kernel, p, "eth4-sec", macsec.GCMAES128)
+	old, _, err := ensureDevice(on, m.kernel, p, "eth4-sec", macsec.GCMAES128, secy.ReplayWindow)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestDeviceOfAnotherSuiteIsMadeAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.noted()
-	d, repaired, err := ensureDevice(on, m.kernel, p, "eth4-sec", macsec.GCMAESXPN256)
+	d, repaired, err := ensureDevice(on, m.kernel, p, "eth4-sec", macsec.GCMAESXPN256, secy.ReplayWindow)
 	if err != nil || d.CipherSuite != macsec.GCMAESXPN256 || d.Index == old.Index || d.Up || d.Validate != macsec.Strict {
 		t.Fatalf("%+v, %v", d, err)
 	}
@@ -137,7 +137,7 @@ func TestDeviceOfAnotherSuiteIsMadeAnew(t *testing.T) {
 	inOrder(t, "r1", m.noted(), "DeleteDevice eth4-sec", "CreateDevice eth4-sec GCM-AES-XPN-256")
 
 	m.kernel.Fail(macsec.OpDeleteDevice, -1, syscall.EPERM)
-	if _, _, err := ensureDevice(on, m.kernel, p, "eth4-sec", macsec.GCMAES256); !errors.Is(err, macsec.ErrPermission) {
+	if _, _, err := ensureDevice(on, m.kernel, p, "eth4-sec", macsec.GCMAES256, secy.ReplayWindow); !errors.Is(err, macsec.ErrPermission) {
 		t.Errorf("one that cannot be deleted: %v", err)
 	}
 }
@@ -145,17 +145,17 @@ func TestDeviceOfAnotherSuiteIsMadeAnew(t *testing.T) {
 func TestDeviceOfAnotherIsLeftAlone(t *testing.T) {
 	m, on, p := deviceBench(t)
 	other := m.plug("eth5", &wire{}, mka.MAC{2, 0, 0, 0, 0, 5}).parent
-	if _, _, err := ensureDevice(on, m.kernel, other, "eth4-sec", macsec.GCMAESXPN256); err != nil {
+	if _, _, err := ensureDevice(on, m.kernel, other, "eth4-sec", macsec.GCMAESXPN256, secy.ReplayWindow); err != nil {
 		t.Fatal(err)
 	}
 	m.noted()
-	_, _, err := ensureDevice(on, m.kernel, p, "eth4-sec", macsec.GCMAES256)
+	_, _, err := ensureDevice(on, m.kernel, p, "eth4-sec", macsec.GCMAES256, secy.ReplayWindow)
 	if !isA[*foreignError](err) || !strings.Contains(err.Error(), "it sits on eth5") || len(m.noted()) != 0 {
 		t.Errorf("a device on another interface: %v", err)
 	}
 	// The name of an interface that is no MACsec device is taken.
 	m.plug("taken", &wire{}, mka.MAC{2, 0, 0, 0, 0, 6})
-	if _, _, err := ensureDevice(on, m.kernel, p, "taken", macsec.GCMAES256); !errors.Is(err, macsec.ErrExist) {
+	if _, _, err := ensureDevice(on, m.kernel, p, "taken", macsec.GCMAES256, secy.ReplayWindow); !errors.Is(err, macsec.ErrExist) {
 		t.Errorf("a name that is taken: %v", err)
 	}
 }
@@ -163,11 +163,11 @@ func TestDeviceOfAnotherIsLeftAlone(t *testing.T) {
 // The address of the parent may change; the SCI stays as it was made.
 func TestDeviceKeepsItsSCI(t *testing.T) {
 	m, on, p := deviceBench(t)
-	if _, _, err := ensureDevice(on, m.kernel, p, "eth4-sec", macsec.GCMAESXPN256); err != nil {
+	if _, _, err := ensureDevice(on, m.kernel, p, "eth4-sec", macsec.GCMAESXPN256, secy.ReplayWindow); err != nil {
 		t.Fatal(err)
 	}
 	p.address = mka.MAC{2, 0, 0, 0, 0, 9}
-	d, repaired, err := ensureDevice(on, m.kernel, p, "eth4-sec", macsec.GCMAESXPN256)
+	d, repaired, err := ensureDevice(on, m.kernel, p, "eth4-sec", macsec.GCMAESXPN256, secy.ReplayWindow)
 	if err != nil || len(repaired) != 0 || d.SCI != macsec.SCI(ownSCI) {
 		t.Errorf("%+v, repaired %q, %v", d, repaired, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,6 +93,9 @@ func (t *task) diagnose(st *mka.Status, now time.Time) {
 		found = append(found, health.Raise(health.PeerSilent, t.began, "interface", t.parent.name,
 			"since", t.began.Format(time.TimeOnly), "destination", macString(t.link.MKA.Destination)))
 	}
+	if f, ok := announcedMismatch(st, now); ok && !slices.ContainsFunc(found, func(f health.Fault) bool { return f.Code == health.SuiteMismatch }) {
+		found = append(found, f)
+	}
 	if !st.IsKeyServer || st.Secured || !anyLive(st) {
 		t.untakenSince = time.Time{}
 	} else if t.untakenSince.IsZero() {
@@ -100,6 +104,27 @@ func (t *task) diagnose(st *mka.Status, now time.Time) {
 		found = append(found, health.Raise(health.SAKNotTaken, t.untakenSince, "interface", t.parent.name, "cipher", st.Suite))
 	}
 	t.faults.Replace(diagnosed, found)
+}
+
+// announcedMismatch finds a live peer that announces cipher suites without ours,
+// while nothing better is known: the key server never hears of a suite other than
+// the one that it distributes.
+func announcedMismatch(st *mka.Status, now time.Time) (health.Fault, bool) {
+	for i := range st.Participants {
+		for j := range st.Participants[i].Peers {
+			pe := &st.Participants[i].Peers[j]
+			if st.Secured || !pe.Live || len(pe.Suites) == 0 || slices.Contains(pe.Suites, st.Suite) {
+				continue
+			}
+			names := make([]string, len(pe.Suites))
+			for k, s := range pe.Suites {
+				names[k] = s.String()
+			}
+			return health.Raise(health.SuiteMismatch, now, "peer", pe.SCI,
+				"offers", "announces that it can do", "offered", strings.Join(names, " and "), "cipher", st.Suite), true
+		}
+	}
+	return health.Fault{}, false
 }
 
 func anyLive(st *mka.Status) bool {
@@ -126,7 +151,7 @@ func (t *task) word(c *mka.Condition) health.Fault {
 	case mka.ConditionNoKeyServer:
 		return health.Raise(health.KeyServerNone, c.Since, "interface", t.parent.name)
 	case mka.ConditionSuiteMismatch:
-		return health.Raise(health.SuiteMismatch, c.Since, "peer", c.SCI, "offered", c.Theirs, "cipher", c.Ours)
+		return health.Raise(health.SuiteMismatch, c.Since, "peer", c.SCI, "offers", "distributes a key for", "offered", c.Theirs, "cipher", c.Ours)
 	case mka.ConditionNotConfidential:
 		return health.Raise(health.NotConfidential, c.Since, "peer", c.SCI)
 	case mka.ConditionReplayedKI:
@@ -190,6 +215,9 @@ func (t *task) statusNow(now time.Time) (out LinkStatus) {
 	t.diagnose(&st, now)
 	out.LocalSCI = t.device.SCI.String()
 	out.CKN = st.CKN.String()
+	for _, p := range st.Participants {
+		out.Offers = append(out.Offers, p.CKN.String())
+	}
 	if e, ok := t.epochs[st.CKN]; ok && !e.IsZero() {
 		out.Epoch = e.String()
 	}
@@ -212,7 +240,10 @@ func (t *task) statusNow(now time.Time) (out LinkStatus) {
 	if !t.lastRekey.IsZero() {
 		out.LastRekey = new(t.lastRekey)
 	}
-	out.Peers = peersOf(&st)
+	out.Peers, out.DelayProtect = peersOf(&st), st.DelayProtect
+	if until := st.Suspension.Until; !until.IsZero() {
+		out.SuspendedUntil = new(until)
+	}
 	return out
 }
 
@@ -229,6 +260,9 @@ func peersOf(st *mka.Status) []PeerStatus {
 				peers = append(peers, PeerStatus{SCI: pe.SCI.String()})
 			}
 			peers[i].Live = peers[i].Live || pe.Live
+			if until := pe.SuspendedUntil; !until.IsZero() && (peers[i].SuspendedUntil == nil || until.After(*peers[i].SuspendedUntil)) {
+				peers[i].SuspendedUntil = new(until.Truncate(time.Second))
+			}
 		}
 	}
 	return peers
@@ -237,6 +271,7 @@ func peersOf(st *mka.Status) []PeerStatus {
 // publish makes the status known if it has changed.
 func (t *task) publish() {
 	defer t.reply()
+	t.farewell()
 	t.news, t.published = false, time.Now()
 	st := t.statusNow(t.published)
 	b, err := json.Marshal(st)

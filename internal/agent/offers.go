@@ -5,7 +5,6 @@ import (
 
 	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/keys"
-	"github.com/lever-link/lever/internal/keys/keyfile"
 	"github.com/lever-link/lever/internal/secret"
 	"github.com/lever-link/lever/mka"
 )
@@ -47,29 +46,6 @@ func (t *task) apply(c keys.Change) {
 // generations up to 2^20.
 func rank(e keys.Epoch) uint64 {
 	return min(e.Number, 1<<44-1)<<20 | min(uint64(e.Generation), 1<<20-1)
-}
-
-// offerPSKs offers the static keys of a link whose far end is not ours. Of
-// several that work the last of the list is used.
-func (t *task) offerPSKs() {
-	for i, psk := range t.link.PSK {
-		c, err := keys.LoadPSK(psk.CKN, psk.CAKFile)
-		if err != nil {
-			code := health.KeyFileUnreadable
-			switch {
-			case isA[*keyfile.PermissionError](err):
-				code = health.KeyFilePermissions
-			case isA[*keyfile.FormatError](err):
-				code = health.KeyFileMalformed
-			}
-			t.faults.Raise(health.Raise(code, time.Now(), "file", psk.CAKFile, "channel", "none, it is static", "detail", err))
-			t.log.Error("static CAK refused", "file", psk.CAKFile, "error", err)
-			continue
-		}
-		ckn := mka.CKN(c.CKN)
-		t.epochs[ckn] = keys.Epoch{}
-		t.step(mka.Event{Kind: mka.EventAddCAK, CKN: ckn, Rank: uint64(i) + 1, CAK: c.Key})
-	}
 }
 
 // retryState writes the state again that could not be written.

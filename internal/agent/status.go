@@ -38,11 +38,14 @@ type LinkStatus struct {
 	Cipher          string         `json:"cipher,omitempty"`
 	CKN             string         `json:"ckn,omitempty"`
 	Epoch           string         `json:"epoch,omitempty"`
+	Offers          []string       `json:"offers,omitempty"`     // the CKNs that this end speaks MKA with, the best first
 	KeyServer       string         `json:"key_server,omitempty"` // SCI
 	LocalSCI        string         `json:"local_sci,omitempty"`
 	AN              *uint8         `json:"an,omitempty"`
 	KN              uint32         `json:"kn,omitempty"`
 	Peers           []PeerStatus   `json:"peers,omitempty"`
+	DelayProtect    bool           `json:"delay_protect,omitempty"`
+	SuspendedUntil  *time.Time     `json:"suspended_until,omitempty"` // this end has announced to be away
 	SecuredSince    *time.Time     `json:"secured_since,omitempty"`
 	LastRekey       *time.Time     `json:"last_rekey,omitempty"`
 	Rekeys          uint64         `json:"rekeys"`
@@ -53,6 +56,9 @@ type LinkStatus struct {
 type PeerStatus struct {
 	SCI  string `json:"sci"`
 	Live bool   `json:"live"`
+	// SuspendedUntil is until when it has announced to be silent; its silence is
+	// no fault before.
+	SuspendedUntil *time.Time `json:"suspended_until,omitempty"`
 }
 
 // MarshalJSON writes an empty list, not null, for a link without faults.

@@ -50,7 +50,7 @@ func TestStatusFieldNames(t *testing.T) {
 			t.Errorf("the status has %q of %v, want %q", got, top["node"], want)
 		}
 		link := top["links"].([]any)[0].(map[string]any)
-		want := "an cipher ckn epoch faults id interface key_server kn last_rekey local_sci peers reason rekeys " +
+		want := "an cipher ckn epoch faults id interface key_server kn last_rekey local_sci offers peers reason rekeys " +
 			"secure_interface secured_since state verdict"
 		if got := fields(link); got != want {
 			t.Errorf("a link has\n%s\nwant\n%s", got, want)

@@ -43,6 +43,8 @@ type task struct {
 	port     *mka.Port
 	file     linkFile
 	ring     *keys.Ring
+	chain    *chain    // instead of ring, with an external end
+	rollAt   time.Time // when to look at the chain again
 	epochs   map[mka.CKN]keys.Epoch
 	deadline time.Time
 	began    time.Time
@@ -62,6 +64,8 @@ type task struct {
 	lastRekey    time.Time
 	rekeys       uint64
 	waiting      []chan error // callers of rekey, until a new SAK is in use
+	leaving      []chan error // callers of suspend, until every peer has heard of it
+	traffic      trafficWatch
 	served       []chan error // callers to answer once the status shows what came of it
 	news         bool         // something happened that the status must show at once
 	published    time.Time
@@ -136,7 +140,8 @@ func (t *task) session(ctx context.Context) error {
 
 	deliveries := make(chan keys.Delivery, 2)
 	if t.link.External {
-		t.offerPSKs()
+		t.chain = newChain(t.link.Link, t.file.MKA)
+		t.rollAt = t.roll(time.Now())
 	} else {
 		ring, err := keys.OpenRing(t.identity(), t.store)
 		if err != nil {
@@ -162,15 +167,24 @@ func (t *task) session(ctx context.Context) error {
 	t.refocus()
 	t.publish()
 
-	timer := time.NewTimer(time.Hour)
+	timer, roll := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	defer timer.Stop()
-	sample := time.NewTicker(mka.DefaultHello)
+	defer roll.Stop()
+	sampling := t.sampleInterval()
+	sample := time.NewTicker(sampling)
 	defer sample.Stop()
 	for {
 		if t.deadline.IsZero() {
 			timer.Reset(time.Hour)
 		} else {
 			timer.Reset(time.Until(t.deadline))
+		}
+		if t.chain != nil {
+			roll.Reset(time.Until(t.rollAt))
+		}
+		if now := t.sampleInterval(); now != sampling {
+			sampling = now
+			sample.Reset(sampling)
 		}
 		select {
 		case <-ctx.Done():
@@ -182,6 +196,10 @@ func (t *task) session(ctx context.Context) error {
 			}
 		case <-timer.C:
 			t.step(mka.Event{Kind: mka.EventTick})
+		case <-roll.C:
+			if t.chain != nil {
+				t.rollAt = t.roll(time.Now())
+			}
 		case d := <-deliveries:
 			t.apply(t.ring.Update(d.Side, d.Snapshot, time.Now()))
 		case r := <-t.requests:
@@ -218,7 +236,7 @@ func (t *task) setUpLink() error {
 		return &enslavedError{p.name, t.server.platform.interfaceName(p.master)}
 	}
 	suite := t.suite()
-	dev, repaired, err := ensureDevice(&t.server.platform, t.server.kernel, p, t.link.Local.Secure, secy.Suite(suite))
+	dev, repaired, err := ensureDevice(&t.server.platform, t.server.kernel, p, t.link.Local.Secure, secy.Suite(suite), t.link.MKA.ReplayWindow)
 	if err != nil {
 		return err
 	}
@@ -266,6 +284,7 @@ func (t *task) makePort(suite mka.CipherSuite) error {
 		Destination: t.link.MKA.Destination, EtherType: t.link.MKA.EtherType,
 		Priority: t.link.MKA.Priority, Suite: suite,
 		Hello: t.link.MKA.Hello, Life: t.link.MKA.Life, SAKRekey: t.server.policy.SAKRekey,
+		DelayProtect: t.link.MKA.DelayProtect, ICVIndicator: t.link.MKA.ICVIndicator,
 		External: t.link.External, Rand: rand.Reader, Resume: t.file.MKA, Adopted: adopted,
 	})
 	if err != nil {
@@ -296,9 +315,13 @@ func (t *task) tearSession() {
 		done <- errors.New("the link was lost")
 	}
 	t.waiting = nil
-	t.conn, t.port, t.ring, t.device, t.deadline = nil, nil, nil, nil, time.Time{}
+	for _, done := range t.leaving {
+		done <- errors.New("the link was lost")
+	}
+	t.leaving, t.traffic = nil, trafficWatch{}
+	t.conn, t.port, t.ring, t.chain, t.device, t.deadline = nil, nil, nil, nil, nil, time.Time{}
 	t.queue, t.ops, t.focused = nil, nil, pae.Focus{}
-	t.faults.Replace(slices.Concat(diagnosed, keys.FindingCodes(), []health.Code{health.PeerLost, health.ParentDown}), nil)
+	t.faults.Replace(slices.Concat(diagnosed, keys.FindingCodes(), chainCodes, []health.Code{health.PeerLost, health.ParentDown, health.TrafficMissing}), nil)
 }
 
 // step gives the Port an event and does what it asks for, and what comes of
@@ -388,6 +411,7 @@ func (t *task) notice(n mka.Notice) {
 		if e, ok := t.epochs[n.CKN]; ok && !e.IsZero() {
 			t.apply(t.ring.Confirm(e, now))
 		}
+		t.rollAt = now // an expired key may go
 	case mka.NoticePeerLive:
 		t.heardFrom[n.SCI] = now
 		t.faults.Clear(health.PeerLost)
@@ -460,8 +484,15 @@ func (t *task) sample() error {
 	if !t.securedAt.IsZero() {
 		t.carry() // in case it failed
 	}
+	t.watchTraffic(state, time.Now())
 	t.retryState()
 	return nil
+}
+
+// sampleInterval is how often the SecY is read: as often as the Port wants to
+// know its packet numbers, and for the traffic at least every two seconds.
+func (t *task) sampleInterval() time.Duration {
+	return min(max(t.port.SampleInterval(), mka.BoundedHello), mka.DefaultHello)
 }
 
 func (t *task) suite() mka.CipherSuite {

@@ -13,6 +13,9 @@ const (
 	KeyChanged         Code = "key-changed"
 	KeyRollback        Code = "key-rollback"
 	NoKeys             Code = "no-keys"
+	PSKExpired         Code = "psk-expired"
+	PSKExpiring        Code = "psk-expiring"
+	PSKPending         Code = "psk-pending"
 	StateUnwritable    Code = "state-unwritable"
 	StateUnreadable    Code = "state-unreadable"
 	RunDirUnwritable   Code = "run-dir-unwritable"
@@ -111,6 +114,21 @@ var table = []Declared{
 		Next: "issue one epoch on each channel (lever keys issue --channel a …, then b on another system) and deliver both to this node and the far end",
 	},
 	{
+		Code: PSKExpired, Severity: Critical, Promise: NeverAnOutage, Subject: []string{"ckn"},
+		Text: "the static key {ckn} expired at {until}: {detail}",
+		Next: "see that the key that follows it is valid now in psk: of the link and at the far end, and that both have the same; a gap between two keys is an outage as soon as the agent has nothing to resume",
+	},
+	{
+		Code: PSKExpiring, Severity: Warning, Promise: NeverAnOutage,
+		Text: "the last static key {ckn} of this link expires at {until}, and no other is valid then",
+		Next: "add its successor to psk: of the link and to the far end, valid from before {until}, and restart the agent after lever suspend",
+	},
+	{
+		Code: PSKPending, Severity: Critical, Promise: AlwaysExplained,
+		Text: "no static key of this link is valid before {from}",
+		Next: "wait, or have not_before of the first key in psk: begin earlier, here and at the far end; look at the clock when {from} is past",
+	},
+	{
 		Code: StateUnwritable, Severity: Critical, Promise: NeverOneKeyHolder,
 		Text: "the confirmed epoch cannot be recorded: {detail}; after a restart an older key might be accepted",
 		Next: "make the state directory writable and free space on it",
@@ -149,7 +167,7 @@ var table = []Declared{
 	},
 	{
 		Code: SuiteMismatch, Severity: Critical, Promise: NeverPlain,
-		Text: "the key server {peer} distributes a key for {offered}, but the device was made for {cipher}: not installed",
+		Text: "peer {peer} {offers} {offered}, but the device here was made for {cipher}: there is no key for both",
 		Next: "give both ends the same cipher in their inventories; on an external link set it to what the far end can do",
 	},
 	{
@@ -200,9 +218,9 @@ var table = []Declared{
 		Next: "find out what else changes {interface} (ip macsec, systemd-networkd, NetworkManager, another MKA daemon) and keep it away",
 	},
 	{
-		Code: TrafficMissing, Severity: Critical, Promise: AlwaysExplained,
-		Text: "MKA is content with {peer} but no data from it arrives on {interface}: {detail}",
-		Next: "look at the far end's device: the key in its kernel may not be the one that its MKA speaks of, or its cipher may differ; check the counters with ip -s macsec show",
+		Code: TrafficMissing, Severity: Critical, Promise: AlwaysExplained, Subject: []string{"peer"},
+		Text: "MKA is content with {peer} but no data arrives from it on {interface}: {detail}",
+		Next: "look at the far end's device, first at its cipher suite: some equipment agrees on {cipher} in MKA and runs another suite in its kernel, or none; compare the counters at both ends (ip -s macsec show)",
 	},
 	{
 		Code: FenceMissing, Severity: Critical, Promise: NeverPlain,
