@@ -33,6 +33,7 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 	if p.spent.has(ki) {
 		cond.Kind, cond.KI = ConditionReplayedKI, ki
 		p.conditions.raise(p.now, cond)
+		p.insist(pa)
 		return
 	}
 	l := c.latest
@@ -75,6 +76,18 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 	p.conditions.clear(ConditionSuiteMismatch, pa.ckn)
 	p.conditions.clear(ConditionNotConfidential, pa.ckn)
 	p.install(k)
+}
+
+// insist asks for another SAK, in the only way that a client has, when its key
+// server keeps to one that cannot be installed a second time.
+func (p *Port) insist(pa *participant) {
+	switch {
+	case p.now.After(pa.refusedUntil.Add(p.cfg.Life)): // the first one, or one of long ago
+		pa.refusedUntil = p.now.Add(2 * p.cfg.Life)
+	case due(p.now, pa.refusedUntil):
+		p.renewMI(pa)
+		pa.refusedUntil = p.now.Add(4 * p.cfg.Life)
+	}
 }
 
 // leavesBehind says whether the SAK in m is not for somebody whom the CAK in use

@@ -145,7 +145,7 @@ func (p *Port) advanceCP() bool {
 	}
 	switch c.state {
 	case cpReceiving:
-		if p.displaced(l) || p.orphaned(l) || (due(p.now, c.receiveBy) || due(p.now, l.created.Add(2*p.cfg.Life))) && p.refused(l) {
+		if p.displaced(l) || p.orphaned(l) || p.refused(l) {
 			p.goBack(l)
 			return true
 		}
@@ -204,6 +204,8 @@ func (p *Port) mayTransmit(l *dataKey) bool {
 	switch {
 	case l.owner == nil:
 		return false
+	case l.owner.serving && p.leaves(l, false):
+		return false
 	case l.owner.serving:
 		return p.everyLive(l, (*peer).receives) || due(p.now, p.cp.receiveBy) && l.owner.dist != nil && l.owner.madeFor(l)
 	}
@@ -235,14 +237,33 @@ func (p *Port) orphaned(l *dataKey) bool {
 }
 
 // refused says whether l is ours and of another CAK than the SAK that still
-// serves somebody whom l does not: he came back after l was made, and the others
-// wait for a SAK that is for all.
+// serves somebody who is lost under l's: he has given that CAK up. Or, when it
+// is late, somebody whom l is not for: he came back after it was made, and the
+// others wait for a SAK that is for all.
 func (p *Port) refused(l *dataKey) bool {
+	late := due(p.now, p.cp.receiveBy) || due(p.now, l.created.Add(2*p.cfg.Life))
+	return l.owner != nil && l.owner.serving && !l.tx && !p.operating() && p.leaves(l, !late)
+}
+
+// leaves says whether somebody is served by the SAK that carries our frames, of
+// another CAK than l's, whom l would leave behind; of members of l alone, if so
+// asked.
+func (p *Port) leaves(l *dataKey, members bool) bool {
 	old := p.cp.carrying()
-	return l.owner != nil && l.owner.serving && !l.tx && old != nil && old.owner != nil && old.owner != l.owner &&
-		slices.ContainsFunc(old.owner.peers, func(pe *peer) bool {
-			return pe.live && !slices.ContainsFunc(l.members, func(m member) bool { return m.sci == pe.sci })
-		})
+	if old == nil || old.owner == nil || old.owner == l.owner {
+		return false
+	}
+	for _, pe := range old.owner.peers {
+		if !pe.live {
+			continue
+		}
+		member := slices.ContainsFunc(l.members, func(m member) bool { return m.sci == pe.sci })
+		live := slices.ContainsFunc(l.owner.peers, func(o *peer) bool { return o.live && o.sci == pe.sci })
+		if member && !live || !member && !members {
+			return true
+		}
+	}
+	return false
 }
 
 // goBack abandons the latest SAK for the one that still carries traffic.

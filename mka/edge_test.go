@@ -22,7 +22,7 @@ func TestKeyNumbersUsedBeforeAreRefused(t *testing.T) {
 	}
 	w.kn = 0
 	w.makeSAK()
-	s.net.Run(15 * time.Second)
+	s.net.Run(10 * time.Second)
 	c := m.condition(mka.ConditionReplayedKI)
 	if c == nil || c.KI != (mka.KI{MI: w.mi, KN: 1}) || c.SCI != w.sci {
 		t.Errorf("conditions %+v", m.status().Conditions)
@@ -39,6 +39,16 @@ func TestKeyNumbersUsedBeforeAreRefused(t *testing.T) {
 	s.net.Run(10 * time.Second)
 	if st := m.status(); !st.Secured || st.KI.KN != 3 {
 		t.Errorf("KN 3: %+v", st)
+	}
+	// Equipment that keeps to the one that was refused is asked for another,
+	// by a fresh MI.
+	mi := m.status().Participants[0].MI
+	clear(s.used) // it makes another SAK of the name
+	w.kn = 2
+	w.makeSAK()
+	s.net.Run(time.Minute)
+	if st := m.status(); !st.Secured || st.Participants[0].MI == mi || !w.reaches(m) {
+		t.Errorf("after a refusal of a minute: %+v", st)
 	}
 }
 

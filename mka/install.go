@@ -30,6 +30,9 @@ func (p *Port) install(k *dataKey) {
 	c.latest, c.state, c.nextAN = k, cpReceive, (k.an+1)%4
 	c.retireAt, c.retireBy, c.retryAt = time.Time{}, time.Time{}, time.Time{}
 	k.created = p.now
+	for _, pe := range k.owner.peers {
+		pe.lackingSince, pe.droppedSince = time.Time{}, time.Time{}
+	}
 	k.firstOp = p.nextOp + 1
 	for i := range k.members {
 		p.keyMember(k, &k.members[i])
