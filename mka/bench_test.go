@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/lever-link/lever/internal/secret"
+	"github.com/lever-link/lever/internal/sim"
 	"github.com/lever-link/lever/internal/simlink"
 	"github.com/lever-link/lever/mka"
 )
@@ -32,7 +33,7 @@ func newDuo(tb testing.TB) *duo {
 		mac := mka.MAC{2, 0, 0, 0, 0, byte(i + 1)}
 		p, err := mka.NewPort(mka.Config{
 			SCI: mka.NewSCI(mac, 1), Address: mac, Priority: mka.DefaultPriority,
-			Suite: mka.GCMAESXPN256, Rand: chacha(uint64(i)),
+			Suite: mka.GCMAESXPN256, Rand: sim.Random(uint64(i)),
 		})
 		if err != nil {
 			tb.Fatal(err)
@@ -41,7 +42,7 @@ func newDuo(tb testing.TB) *duo {
 	}
 	for i := range d.ports {
 		d.step(i, mka.Event{
-			Kind: mka.EventAddCAK, CKN: epoch1.ckn, Rank: 1,
+			Kind: mka.EventAddCAK, CKN: epoch1.CKN, Rank: 1,
 			CAK: secret.New(bytes.Repeat([]byte{1}, 32)),
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lever-link/lever/internal/sim"
 	"github.com/lever-link/lever/internal/simlink"
 	"github.com/lever-link/lever/mka"
 )
@@ -15,19 +16,19 @@ import (
 func TestKeyNumbersUsedBeforeAreRefused(t *testing.T) {
 	s, m, w, gaps := withWPA(t, 17, 16)
 	w.makeSAK()
-	s.net.Run(15 * time.Second)
-	before := m.status()
+	s.Net.Run(15 * time.Second)
+	before := m.Status()
 	if before.KI.KN != 2 || !before.Secured {
 		t.Fatalf("KN 2: %+v", before)
 	}
 	w.kn = 0
 	w.makeSAK()
-	s.net.Run(10 * time.Second)
-	c := m.condition(mka.ConditionReplayedKI)
+	s.Net.Run(10 * time.Second)
+	c := m.Condition(mka.ConditionReplayedKI)
 	if c == nil || c.KI != (mka.KI{MI: w.mi, KN: 1}) || c.SCI != w.sci {
-		t.Errorf("conditions %+v", m.status().Conditions)
+		t.Errorf("conditions %+v", m.Status().Conditions)
 	}
-	if got := m.secy.tx[m.secy.encoding]; got != before.KI {
+	if got, _ := m.SAs.Encoding(); got != before.KI {
 		t.Errorf("it transmits with %v", got)
 	}
 	if *gaps != 0 {
@@ -36,34 +37,33 @@ func TestKeyNumbersUsedBeforeAreRefused(t *testing.T) {
 	// What helps is a key number that was not used, and it is taken at once.
 	w.kn = 2
 	w.makeSAK()
-	s.net.Run(10 * time.Second)
-	if st := m.status(); !st.Secured || st.KI.KN != 3 {
+	s.Net.Run(10 * time.Second)
+	if st := m.Status(); !st.Secured || st.KI.KN != 3 {
 		t.Errorf("KN 3: %+v", st)
 	}
 	// Equipment that keeps to the one that was refused is asked for another,
 	// by a fresh MI.
-	mi := m.status().Participants[0].MI
-	clear(s.used) // it makes another SAK of the name
-	w.kn = 2
+	mi := m.Status().Participants[0].MI
+	w.kn = 0
 	w.makeSAK()
-	s.net.Run(time.Minute)
-	if st := m.status(); !st.Secured || st.Participants[0].MI == mi || !w.reaches(m) {
+	s.Net.Run(time.Minute)
+	if st := m.Status(); !st.Secured || st.Participants[0].MI == mi || !w.reaches(m) {
 		t.Errorf("after a refusal of a minute: %+v", st)
 	}
 }
 
 func TestMembersThatDrawOneMIRenewIt(t *testing.T) {
 	s := newSim(t, 1)
-	s.lenient = true // both count message numbers under one MI, until they meet
-	a := s.add("a", 1, func(c *mka.Config) { c.Rand = &sameFirst{first: 12, rest: chacha(1)} })
-	b := s.add("b", 2, func(c *mka.Config) { c.Rand = &sameFirst{first: 12, rest: chacha(2)} })
-	a.start(false, epoch1)
-	b.start(false, epoch1)
+	s.Lenient = true // both count message numbers under one MI, until they meet
+	a := s.Add("a", 1, func(c *mka.Config) { c.Rand = &sameFirst{first: 12, rest: sim.Random(1)} })
+	b := s.Add("b", 2, func(c *mka.Config) { c.Rand = &sameFirst{first: 12, rest: sim.Random(2)} })
+	a.Start(epoch1)
+	b.Start(epoch1)
 	s.mustSecure(5 * time.Second)
-	if x, y := a.status().Participants[0].MI, b.status().Participants[0].MI; x == y {
+	if x, y := a.Status().Participants[0].MI, b.Status().Participants[0].MI; x == y {
 		t.Errorf("both are %v", x)
 	}
-	s.net.Run(time.Minute)
+	s.Net.Run(time.Minute)
 	s.noGaps()
 }
 
@@ -86,23 +86,23 @@ func TestMessageNumbersEnd(t *testing.T) {
 	for who := range 2 {
 		t.Run(fmt.Sprintf("member %d", who), func(t *testing.T) {
 			s, _, _ := pair(t, nil)
-			m := s.members[who]
-			m.kill()
-			r := *m.record
+			m := s.Members[who]
+			m.Kill()
+			r := *m.Record
 			r.Participants = append([]mka.ParticipantRecord(nil), r.Participants...)
 			r.Participants[0].MN = math.MaxUint32 - 1100
-			m.startFrom(&r, epoch1)
+			m.StartFrom(&r, epoch1)
 			s.mustSecure(5 * time.Second)
-			mi := m.status().Participants[0].MI
+			mi := m.Status().Participants[0].MI
 			if r.Participants[0].MI != mi {
 				t.Fatal("it did not resume")
 			}
-			s.net.Run(10 * time.Minute) // 300 hellos
-			if now := m.status().Participants[0].MI; now == mi {
+			s.Net.Run(10 * time.Minute) // 300 hellos
+			if now := m.Status().Participants[0].MI; now == mi {
 				t.Error("the MI is the same after its message numbers ended")
 			}
-			if !s.secured() {
-				t.Errorf("%+v", m.status())
+			if !s.Secured() {
+				t.Errorf("%+v", m.Status())
 			}
 			s.noGaps()
 		})
@@ -111,19 +111,19 @@ func TestMessageNumbersEnd(t *testing.T) {
 
 func TestKeyNumbersEnd(t *testing.T) {
 	s, a, _ := pair(t, nil)
-	a.kill()
-	r := *a.record
+	a.Kill()
+	r := *a.Record
 	r.Participants = append([]mka.ParticipantRecord(nil), r.Participants...)
 	r.Participants[0].KN = math.MaxUint32 - 18
-	a.startFrom(&r, epoch1)
+	a.StartFrom(&r, epoch1)
 	s.mustSecure(5 * time.Second)
 	for i := range 4 {
-		before := a.status().KI
-		a.step(mka.Event{Kind: mka.EventRekey})
-		s.net.Run(15 * time.Second)
-		after := a.status().KI
-		if after == before || !s.secured() {
-			t.Fatalf("rekey %d: %+v", i, a.status())
+		before := a.Status().KI
+		a.Step(mka.Event{Kind: mka.EventRekey})
+		s.Net.Run(15 * time.Second)
+		after := a.Status().KI
+		if after == before || !s.Secured() {
+			t.Fatalf("rekey %d: %+v", i, a.Status())
 		}
 		if (after.MI == before.MI) != (i < 1) {
 			t.Errorf("rekey %d: from %v to %v", i, before, after)
@@ -141,21 +141,21 @@ func TestSSCIsWithTheKeyServerInTheMiddle(t *testing.T) {
 		t.Run(fmt.Sprintf("key server %d", server), func(t *testing.T) {
 			s := newSim(t, 1)
 			for i := range 3 {
-				s.add(string(rune('a'+i)), byte(i+1), func(c *mka.Config) {
+				s.Add(string(rune('a'+i)), byte(i+1), func(c *mka.Config) {
 					if i == server {
 						c.Priority = 1
 					}
-				}).start(false, epoch1)
+				}).Start(epoch1)
 			}
 			s.mustSecure(10 * time.Second)
-			ki := s.members[0].status().KI
-			for i, m := range s.members {
-				if m.status().IsKeyServer != (i == server) {
-					t.Errorf("%s is key server: %v", m.name, m.status().IsKeyServer)
+			ki := s.Members[0].Status().KI
+			for i, m := range s.Members {
+				if m.Status().IsKeyServer != (i == server) {
+					t.Errorf("%s is key server: %v", m.Name, m.Status().IsKeyServer)
 				}
 				// SSCI 1 is the numerically greatest SCI's.
-				if got, want := s.used[fmt.Sprint("ssci", ki, m.cfg.SCI)], fmt.Sprint(3-i); got != want {
-					t.Errorf("SSCI %s of %s, want %s", got, m.name, want)
+				if got, want := s.SSCI(ki, m.Config.SCI), uint32(3-i); got != want {
+					t.Errorf("SSCI %d of %s, want %d", got, m.Name, want)
 				}
 			}
 		})
@@ -166,25 +166,25 @@ func TestSSCIsWithTheKeyServerInTheMiddle(t *testing.T) {
 func TestLateFramesOfAFormerMIAreNotBelieved(t *testing.T) {
 	s, a, b := pair(t, nil)
 	var late [][]byte
-	s.segment.Tap = func(_ time.Time, from *simlink.Station, f []byte) {
-		if from == b.station {
+	s.Segment.Tap = func(_ time.Time, from *simlink.Station, f []byte) {
+		if from == b.Station {
 			late = append(late, append([]byte(nil), f...))
 		}
 	}
-	b.step(mka.Event{Kind: mka.EventLinkUp})
-	s.net.Run(2 * time.Second)
-	s.segment.Tap = nil
+	b.Step(mka.Event{Kind: mka.EventLinkUp})
+	s.Net.Run(2 * time.Second)
+	s.Segment.Tap = nil
 	old := late[len(late)-1]
 	// The last one is not delivered before the peer's next life.
-	b.step(mka.Event{Kind: mka.EventRekey})
-	s.net.Run(4 * time.Second)
-	saks := a.saw(mka.NoticeSAK)
-	attacker := s.segment.Attach(func([]byte) {})
+	b.Step(mka.Event{Kind: mka.EventRekey})
+	s.Net.Run(4 * time.Second)
+	saks := a.Saw(mka.NoticeSAK)
+	attacker := s.Segment.Attach(func([]byte) {})
 	for range 20 {
 		attacker.Send(old)
-		s.net.Run(100 * time.Millisecond)
+		s.Net.Run(100 * time.Millisecond)
 	}
-	if n := a.saw(mka.NoticeSAK) - saks; n != 0 || !s.secured() {
+	if n := a.Saw(mka.NoticeSAK) - saks; n != 0 || !s.Secured() {
 		t.Errorf("%d SAKs for late frames", n)
 	}
 	s.noGaps()
@@ -196,15 +196,15 @@ func TestRekeysAtBothEndsAtOnceLoseNothing(t *testing.T) {
 	for micros := range 40 {
 		t.Run(fmt.Sprint(micros*10), func(t *testing.T) {
 			s, a, b := pair(t, nil)
-			for _, m := range s.members {
-				m.opDelay = 30 * time.Microsecond
+			for _, m := range s.Members {
+				m.OpDelay = 30 * time.Microsecond
 			}
-			a.step(mka.Event{Kind: mka.EventRekey})
-			s.net.Run(time.Duration(micros*10) * time.Microsecond)
-			b.step(mka.Event{Kind: mka.EventRekey})
-			s.net.Run(10 * time.Second)
-			if !s.secured() {
-				t.Errorf("%+v", a.status())
+			a.Step(mka.Event{Kind: mka.EventRekey})
+			s.Net.Run(time.Duration(micros*10) * time.Microsecond)
+			b.Step(mka.Event{Kind: mka.EventRekey})
+			s.Net.Run(10 * time.Second)
+			if !s.Secured() {
+				t.Errorf("%+v", a.Status())
 			}
 			s.noGaps()
 		})
@@ -217,21 +217,21 @@ func TestRestartWithoutTheRecordInARekeyLosesNothing(t *testing.T) {
 		for step := range 40 {
 			t.Run(fmt.Sprintf("member %d step %d", who, step), func(t *testing.T) {
 				s, a, _ := pair(t, nil)
-				m := s.members[who]
-				for _, x := range s.members {
-					x.opDelay = 10 * time.Microsecond
+				m := s.Members[who]
+				for _, x := range s.Members {
+					x.OpDelay = 10 * time.Microsecond
 				}
-				a.step(mka.Event{Kind: mka.EventRekey})
-				end := s.net.Now().Add(10 * time.Second)
+				a.Step(mka.Event{Kind: mka.EventRekey})
+				end := s.Net.Now().Add(10 * time.Second)
 				for range step {
-					s.net.Next(end)
+					s.Net.Next(end)
 				}
-				m.kill()
-				s.net.Run(300 * time.Millisecond)
-				m.start(true, epoch1)
+				m.Kill()
+				s.Net.Run(300 * time.Millisecond)
+				m.StartFrom(nil, epoch1)
 				s.mustSecure(20 * time.Second)
-				s.net.Run(20 * time.Second)
-				if !s.secured() {
+				s.Net.Run(20 * time.Second)
+				if !s.Secured() {
 					t.Error("not secured any more")
 				}
 				s.noGaps()
@@ -246,10 +246,10 @@ func TestOneLostWriteOfTheRecordRepeatsNoNumber(t *testing.T) {
 	s, a, b := pair(t, nil)
 	var crossing *mka.Record // the record before a stride of message numbers was reserved
 	for range 3000 {
-		before := a.record
-		a.step(mka.Event{Kind: mka.EventLinkUp})
-		s.net.Run(100 * time.Millisecond)
-		if n := before.Participants[0].MN; a.record.Participants[0].MN > n {
+		before := a.Record
+		a.Step(mka.Event{Kind: mka.EventLinkUp})
+		s.Net.Run(100 * time.Millisecond)
+		if n := before.Participants[0].MN; a.Record.Participants[0].MN > n {
 			crossing = before
 			break
 		}
@@ -257,12 +257,12 @@ func TestOneLostWriteOfTheRecordRepeatsNoNumber(t *testing.T) {
 	if crossing == nil {
 		t.Fatal("no stride was crossed")
 	}
-	s.net.Run(5 * time.Second)
-	a.kill()
-	a.startFrom(crossing, epoch1) // sim checks message numbers
-	s.net.Run(10 * time.Second)
-	if !s.secured() || b.saw(mka.NoticePeerLost) != 0 {
-		t.Errorf("%+v", b.status())
+	s.Net.Run(5 * time.Second)
+	a.Kill()
+	a.StartFrom(crossing, epoch1) // sim checks message numbers
+	s.Net.Run(10 * time.Second)
+	if !s.Secured() || b.Saw(mka.NoticePeerLost) != 0 {
+		t.Errorf("%+v", b.Status())
 	}
 	s.noGaps()
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/lever-link/lever/internal/secret"
+	"github.com/lever-link/lever/internal/sim"
 	"github.com/lever-link/lever/internal/simlink"
 	"github.com/lever-link/lever/mka"
 )
@@ -17,7 +18,7 @@ import (
 // MI under an SCI that it knows, makes a SAK when its live set changes (AN 0 and
 // KN 1 first), and as client repeats what it is told of a SAK.
 type wpa struct {
-	sim      *sim
+	sim      *scene
 	station  *simlink.Station
 	secy     secy
 	sci      mka.SCI
@@ -57,35 +58,43 @@ type wpaKey struct {
 	rx, tx bool
 }
 
+// secy is the data path: what is installed, by KI.
+type secy struct {
+	tx       map[mka.AN]mka.KI
+	active   map[mka.AN]bool
+	encoding mka.AN
+	rx       map[mka.SCI]map[mka.AN]mka.KI
+}
+
 const wpaLife, wpaHello = 6 * time.Second, 2 * time.Second
 
 // addWPA attaches one to s, with its SecY, and starts it.
-func (s *sim) addWPA(n, priority byte, c cak) *wpa {
+func (s *scene) addWPA(n, priority byte, c sim.CAK) *wpa {
 	s.t.Helper()
 	w := &wpa{
 		sim: s, mac: mka.MAC{2, 0, 0, 0, 0, n}, priority: priority, mi: mka.MI{n, 'w', 'p', 'a'},
-		cak:  secret.New(bytes.Repeat([]byte{c.key}, 32)),
+		cak:  secret.New(bytes.Repeat([]byte{c.Octet}, 32)),
 		secy: secy{tx: map[mka.AN]mka.KI{}, active: map[mka.AN]bool{}, rx: map[mka.SCI]map[mka.AN]mka.KI{}},
 	}
 	w.sci = mka.NewSCI(w.mac, 1)
 	var err error
-	if w.kek, err = mka.DeriveKEK(w.cak, c.ckn); err != nil {
+	if w.kek, err = mka.DeriveKEK(w.cak, c.CKN); err != nil {
 		s.t.Fatal(err)
 	}
-	key, err := mka.DeriveICK(w.cak, c.ckn)
+	key, err := mka.DeriveICK(w.cak, c.CKN)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	if w.ick, err = mka.NewICK(key); err != nil {
 		s.t.Fatal(err)
 	}
-	w.station = s.segment.Attach(w.receive)
+	w.station = s.Segment.Attach(w.receive)
 	var hello func()
 	hello = func() {
-		w.speak(c.ckn)
-		s.net.After(wpaHello, hello)
+		w.speak(c.CKN)
+		s.Net.After(wpaHello, hello)
 	}
-	s.net.After(0, hello)
+	s.Net.After(0, hello)
 	return w
 }
 
@@ -110,7 +119,7 @@ func (w *wpa) receive(frame []byte) {
 		return
 	}
 	if p == nil {
-		p = &wpaPeer{mi: m.Basic.MI, sci: m.Basic.SCI, priority: m.Basic.Priority, expires: w.sim.net.Now().Add(wpaLife)}
+		p = &wpaPeer{mi: m.Basic.MI, sci: m.Basic.SCI, priority: m.Basic.Priority, expires: w.sim.Net.Now().Add(wpaLife)}
 		w.peer = p
 	} else if m.Basic.MN <= p.mn {
 		return
@@ -121,7 +130,7 @@ func (w *wpa) receive(frame []byte) {
 		mn, listed = m.Potential.Contains(w.mi)
 	}
 	if listed && mn+1 >= w.mn && mn <= w.mn { // one of the last two
-		p.expires = w.sim.net.Now().Add(wpaLife)
+		p.expires = w.sim.Net.Now().Add(wpaLife)
 		if !p.live {
 			p.live = true
 			if w.serving() {
@@ -177,7 +186,7 @@ func (w *wpa) install(ki mka.KI, an mka.AN, sak mka.Key) {
 	w.old = w.latest
 	w.latest = &wpaKey{ki: ki, an: an, rx: true}
 	// Without an SCI: it has no SSCI to compare.
-	w.sim.sameSAK(&member{name: "wpa"}, mka.Op{
+	w.sim.SameSAK("wpa", mka.Op{
 		Kind: mka.OpAddReceiveSA, KI: ki, SAK: sak, Suite: mka.GCMAES128, Salt: mka.Salt(ki.MI, ki.KN),
 	})
 	if w.secy.rx[w.peer.sci] == nil {
@@ -210,12 +219,12 @@ func (w *wpa) advance() {
 	if w.serving() && theirs && u.LatestRx || !w.serving() && theirs && u.LatestTx {
 		k.tx = true
 		w.secy.tx[k.an], w.secy.active[k.an], w.secy.encoding = k.ki, true, k.an
-		w.retire = w.sim.net.Now().Add(3 * time.Second)
+		w.retire = w.sim.Net.Now().Add(3 * time.Second)
 	}
 }
 
 func (w *wpa) speak(ckn mka.CKN) {
-	now := w.sim.net.Now()
+	now := w.sim.Net.Now()
 	if p := w.peer; p != nil && !now.Before(p.expires) {
 		w.lost++
 		w.peer, w.dist = nil, nil
@@ -259,38 +268,37 @@ func (w *wpa) speak(ckn mka.CKN) {
 }
 
 // reaches says whether frames go both ways between m and w.
-func (w *wpa) reaches(m *member) bool {
-	ours, ok := m.secy.tx[m.secy.encoding]
+func (w *wpa) reaches(m *sim.Member) bool {
+	ours, ok := m.SAs.Encoding()
 	theirs, ok2 := w.secy.tx[w.secy.encoding]
-	return ok && ok2 && m.secy.active[m.secy.encoding] && w.secy.rx[m.cfg.SCI][m.secy.encoding] == ours &&
-		m.secy.rx[w.sci][w.secy.encoding] == theirs
+	return ok && ok2 && w.secy.rx[m.Config.SCI][m.SAs.EncodingAN] == ours && m.SAs.Receive(w.sci, w.secy.encoding) == theirs
 }
 
 // withWPA is a member of ours beside a wpa_supplicant, secured, and a count of
 // the moments at which frames did not pass from then on.
-func withWPA(t *testing.T, ours, theirs uint8) (s *sim, m *member, w *wpa, gaps *int) {
+func withWPA(t *testing.T, ours, theirs uint8) (s *scene, m *sim.Member, w *wpa, gaps *int) {
 	t.Helper()
 	s = newSim(t, 1)
-	m = s.add("a", 1, func(c *mka.Config) {
+	m = s.Add("a", 1, func(c *mka.Config) {
 		c.External, c.Suite, c.Priority = true, mka.GCMAES128, ours
 	})
-	m.start(false, epoch1)
-	s.net.Run(700 * time.Millisecond)
+	m.Start(epoch1)
+	s.Net.Run(700 * time.Millisecond)
 	w = s.addWPA(2, theirs, epoch1)
-	d, ok := s.net.RunUntil(20*time.Second, func() bool { return m.status().Secured && w.reaches(m) })
+	d, ok := s.Net.RunUntil(20*time.Second, func() bool { return m.Status().Secured && w.reaches(m) })
 	if !ok {
-		t.Fatalf("not secured: %+v", m.status())
+		t.Fatalf("not secured: %+v", m.Status())
 	}
 	if d > 8*time.Second {
 		t.Errorf("secured after %v: of a peer that speaks every 2 s four hellos are enough", d)
 	}
 	gaps = new(int)
-	s.watch = func() {
+	s.Stepped = func(*sim.Member, *mka.Output) {
 		if !w.reaches(m) {
 			*gaps++
 		}
 	}
-	s.net.Run(10 * time.Second)
+	s.Net.Run(10 * time.Second)
 	return s, m, w, gaps
 }
 
@@ -306,42 +314,42 @@ func TestBesideWPASupplicant(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, m, w, gaps := withWPA(t, tt.ours, tt.theirs)
-			if st := m.status(); st.IsKeyServer != tt.server || st.Suite != mka.GCMAES128 {
+			if st := m.Status(); st.IsKeyServer != tt.server || st.Suite != mka.GCMAES128 {
 				t.Errorf("key server %v, suite %v", st.IsKeyServer, st.Suite)
 			}
-			s.net.Run(10 * time.Minute)
-			if w.saks != 1 || w.lost != 0 || !m.status().Secured {
-				t.Errorf("after ten quiet minutes: %d SAKs, %d times lost, %+v", w.saks, w.lost, m.status())
+			s.Net.Run(10 * time.Minute)
+			if w.saks != 1 || w.lost != 0 || !m.Status().Secured {
+				t.Errorf("after ten quiet minutes: %d SAKs, %d times lost, %+v", w.saks, w.lost, m.Status())
 			}
 
 			for i := range 5 {
 				if tt.server {
-					m.step(mka.Event{Kind: mka.EventRekey})
+					m.Step(mka.Event{Kind: mka.EventRekey})
 				} else {
 					w.makeSAK() // on packet number exhaustion
 				}
-				s.net.Run(15 * time.Second)
-				if w.saks != i+2 || !m.status().Secured || m.status().KI != w.latest.ki {
-					t.Fatalf("rekey %d: %d SAKs, %+v", i, w.saks, m.status())
+				s.Net.Run(15 * time.Second)
+				if w.saks != i+2 || !m.Status().Secured || m.Status().KI != w.latest.ki {
+					t.Fatalf("rekey %d: %d SAKs, %+v", i, w.saks, m.Status())
 				}
 			}
 
 			// Restarts with the record are not noticed, however soon.
 			for _, down := range []time.Duration{0, 100 * time.Millisecond, time.Second, 2500 * time.Millisecond} {
-				before := m.status().KI
-				m.kill()
-				s.net.Run(down)
-				m.start(false, epoch1)
-				s.net.Run(20 * time.Second)
-				if w.lost != 0 || w.strangers != 0 || m.status().KI != before || !m.status().Secured {
-					t.Errorf("restart after %v: lost %d times, %d strange frames, %+v", down, w.lost, w.strangers, m.status())
+				before := m.Status().KI
+				m.Kill()
+				s.Net.Run(down)
+				m.Start(epoch1)
+				s.Net.Run(20 * time.Second)
+				if w.lost != 0 || w.strangers != 0 || m.Status().KI != before || !m.Status().Secured {
+					t.Errorf("restart after %v: lost %d times, %d strange frames, %+v", down, w.lost, w.strangers, m.Status())
 				}
 			}
 			if *gaps != 0 {
 				t.Errorf("%d moments without a way for a frame", *gaps)
 			}
-			if (m.port.CanRekey() == nil) != tt.server {
-				t.Errorf("CanRekey says %v", m.port.CanRekey())
+			if (m.Port.CanRekey() == nil) != tt.server {
+				t.Errorf("CanRekey says %v", m.Port.CanRekey())
 			}
 		})
 	}
