@@ -24,6 +24,7 @@ const PayloadMark = "lever-lab: nobody outside may read this"
 type WireCount struct {
 	Frames   map[uint16]int
 	firstOf  map[sourceType]time.Time
+	countOf  map[sourceType]int
 	Readable int // frames in which payloadMark can be read
 }
 
@@ -36,7 +37,7 @@ type sourceType struct {
 // counts under 0, which is plain.
 func (c *WireCount) note(frame []byte, at time.Time) {
 	if c.Frames == nil {
-		c.Frames, c.firstOf = map[uint16]int{}, map[sourceType]time.Time{}
+		c.Frames, c.firstOf, c.countOf = map[uint16]int{}, map[sourceType]time.Time{}, map[sourceType]int{}
 	}
 	if bytes.Contains(frame, []byte(PayloadMark)) {
 		c.Readable++
@@ -48,6 +49,7 @@ func (c *WireCount) note(frame []byte, at time.Time) {
 	key := sourceType{etherType: binary.BigEndian.Uint16(frame[12:])}
 	copy(key.MAC[:], frame[6:])
 	c.Frames[key.etherType]++
+	c.countOf[key]++
 	if _, known := c.firstOf[key]; !known {
 		c.firstOf[key] = at
 	}
@@ -59,6 +61,13 @@ func (c *WireCount) First(mac net.HardwareAddr, etherType uint16) (time.Time, bo
 	copy(key.MAC[:], mac)
 	at, ok := c.firstOf[key]
 	return at, ok
+}
+
+// From is how many frames of that EtherType came from that address.
+func (c *WireCount) From(mac net.HardwareAddr, etherType uint16) int {
+	key := sourceType{etherType: etherType}
+	copy(key.MAC[:], mac)
+	return c.countOf[key]
 }
 
 // MACsec is how many frames were encrypted.

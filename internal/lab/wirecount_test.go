@@ -46,7 +46,7 @@ func TestWireCount(t *testing.T) {
 	}
 }
 
-func TestWireCountKeepsTheFirst(t *testing.T) {
+func TestWireCountKeepsSourcesApart(t *testing.T) {
 	var c WireCount
 	for i, f := range [][]byte{frame(2, 0x88E5, ""), frame(2, 0x888E, ""), frame(3, 0x888E, ""), frame(2, 0x888E, "")} {
 		c.note(f, time.Unix(int64(i), 0))
@@ -57,6 +57,9 @@ func TestWireCountKeepsTheFirst(t *testing.T) {
 	}
 	if _, ok := c.First(net.HardwareAddr{3, 3, 3, 3, 3, 3}, 0x88E5); ok {
 		t.Error("a first frame that was never there")
+	}
+	if n, none := c.From(net.HardwareAddr{2, 2, 2, 2, 2, 2}, 0x888E), c.From(net.HardwareAddr{3, 3, 3, 3, 3, 3}, 0x88E5); n != 2 || none != 0 {
+		t.Errorf("%d frames from one and %d from another, want 2 and 0", n, none)
 	}
 }
 
