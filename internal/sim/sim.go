@@ -33,8 +33,8 @@ type Sim struct {
 	// each operation on a SecY and before its result is reported.
 	Stepped  func(m *Member, out *mka.Output)
 	Operated func(m *Member, op mka.Op, err error)
-	// Lenient: message numbers may repeat, because a test has two members draw
-	// one MI.
+	// Lenient: message and key numbers may repeat, because a test has two members
+	// draw one MI, or equipment count from the beginning again.
 	Lenient bool
 
 	check checks
