@@ -67,6 +67,9 @@ func TestSocketAnswers(t *testing.T) {
 		{"no link", `{"verb":"down"}`, `{"error":"node r1 has no link \"\"`},
 		{"link left alone", `{"verb":"rekey","link":"l0"}`, `{"error":"link l0 is not encrypted here (inside: it stays in building A): there is nothing to rekey"}`},
 		{"link left alone, down", `{"verb":"down","link":"l0"}`, `there is nothing to down`},
+		{"an absence that is too long", `{"verb":"suspend","for":121000000000}`, `{"error":"MKA can announce an absence of up to 2m0s; found 2m1s"}`},
+		{"an absence that is over", `{"verb":"suspend","for":-1}`, `{"error":"MKA can announce`},
+		{"nothing to suspend", `{"verb":"suspend","for":60000000000}`, `{}`},
 		{"status", `{"verb":"status"}`, `{"status":{"node":"r1","links":[{"id":"l0"`},
 		{"unknown fields are for later versions", `{"verb":"status","colour":"red"}`, `{"status":{"node":"r1"`},
 		{"a line without end", strings.Repeat("x", 5000), ""},
@@ -93,6 +96,9 @@ func TestClient(t *testing.T) {
 	}
 	if _, err := c.Rekey(t.Context(), "l0"); err == nil || !strings.Contains(err.Error(), "not encrypted here") {
 		t.Errorf("rekey: %v", err)
+	}
+	if all, err := c.Suspend(t.Context(), time.Minute); err != nil || len(all) != 0 {
+		t.Errorf("suspend where nothing is encrypted: %+v, %v", all, err)
 	}
 	if done, err := c.Down(t.Context(), nil); err != nil || len(done) != 0 {
 		t.Errorf("down of everything where nothing is encrypted: %q, %v", done, err)

@@ -271,7 +271,6 @@ func peersOf(st *mka.Status) []PeerStatus {
 // publish makes the status known if it has changed.
 func (t *task) publish() {
 	defer t.reply()
-	t.farewell()
 	t.news, t.published = false, time.Now()
 	st := t.statusNow(t.published)
 	b, err := json.Marshal(st)

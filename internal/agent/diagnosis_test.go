@@ -57,6 +57,51 @@ func TestEveryConditionHasItsFault(t *testing.T) {
 	}
 }
 
+// A key server never hears of another suite than its own, but a peer may have
+// announced what it can do.
+func TestAnnouncedSuites(t *testing.T) {
+	peer := func(live bool, suites ...mka.CipherSuite) *mka.Status {
+		return &mka.Status{Suite: mka.GCMAESXPN256, Participants: []mka.ParticipantStatus{{
+			Peers: []mka.PeerStatus{{SCI: farSCI, Live: live, Suites: suites}},
+		}}}
+	}
+	secured := peer(true, mka.GCMAES128)
+	secured.Secured = true
+	for name, c := range map[string]struct {
+		st   *mka.Status
+		want string
+	}{
+		"announces nothing":       {peer(true), ""},
+		"announces ours":          {peer(true, mka.GCMAESXPN256), ""},
+		"ours is among them":      {peer(true, mka.GCMAES128, mka.GCMAESXPN256), ""},
+		"is not live":             {peer(false, mka.GCMAES128), ""},
+		"is secured all the same": {secured, ""},
+		"announces another":       {peer(true, mka.GCMAES128), "peer 0200000000020001 announces that it can do GCM-AES-128, but the device here was made for GCM-AES-XPN-256:"},
+		"announces two others":    {peer(true, mka.GCMAES128, mka.GCMAES256), "can do GCM-AES-128 and GCM-AES-256, but the device here was made for GCM-AES-XPN-256:"},
+	} {
+		f, found := announcedMismatch(c.st, time.Unix(9, 0))
+		if found != (c.want != "") || !strings.Contains(f.Text, c.want) || found && f.Code != health.SuiteMismatch {
+			t.Errorf("%s: %t, %s", name, found, f)
+		}
+		// What the key server distributes tells more than what somebody announces.
+		p := newPair(t)
+		tk := &task{server: &server{}, log: slog.New(slog.DiscardHandler), link: p.r1.link, epochs: map[mka.CKN]keys.Epoch{}}
+		now := time.Unix(9, 0)
+		tk.began = now
+		tk.diagnose(c.st, now)
+		if tk.faults.Has(health.SuiteMismatch) != (c.want != "") {
+			t.Errorf("%s: the faults are %v", name, tk.faults.List())
+		}
+		c.st.Conditions = []mka.Condition{{Kind: mka.ConditionSuiteMismatch, SCI: farSCI, Ours: mka.GCMAESXPN256, Theirs: mka.GCMAESXPN128, Since: now, Last: now}}
+		tk.diagnose(c.st, now)
+		for _, f := range tk.faults.List() {
+			if f.Code == health.SuiteMismatch && !strings.Contains(f.Text, "distributes a key for GCM-AES-XPN-128, but") {
+				t.Errorf("%s: %s", name, f)
+			}
+		}
+	}
+}
+
 func TestIdentify(t *testing.T) {
 	p := newPair(t)
 	tk := &task{link: p.r1.link}

@@ -59,19 +59,19 @@ func (t *task) suspend(r request) {
 		}
 	}
 	t.log.Info("suspended", "for", r.suspend.String())
-	t.step(mka.Event{Kind: mka.EventSuspend, Suspend: r.suspend})
-	if r.suspend == 0 {
+	if r.suspend > 0 {
+		t.leaving = append(t.leaving, r.done)
+	} else {
 		t.served = append(t.served, r.done)
-		return
 	}
-	t.leaving = append(t.leaving, r.done)
+	t.step(mka.Event{Kind: mka.EventSuspend, Suspend: r.suspend})
 }
 
 // farewell answers those who wait for the peers to have heard that we leave.
 func (t *task) farewell() {
-	if len(t.leaving) == 0 || t.port == nil || !t.port.Status().Suspension.Heard {
+	if len(t.leaving) == 0 || !t.port.Status().Suspension.Heard {
 		return
 	}
 	t.served = append(t.served, t.leaving...)
-	t.leaving = nil
+	t.leaving, t.news = nil, true
 }

@@ -361,6 +361,7 @@ func (t *task) obey(ev mka.Event) {
 			t.log.Warn("MKPDU not sent", "interface", t.parent.name, "error", err)
 		}
 	}
+	t.farewell()
 	t.ops = append(t.ops, out.Ops...)
 	for _, n := range out.Notices {
 		t.notice(n)
