@@ -25,7 +25,7 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 	for k := range c.keys {
 		if k.ki == ki {
 			if k.owner == nil {
-				k.owner = pa
+				k.owner, k.found = pa, false
 			}
 			return // repeated until everybody says that he has it
 		}

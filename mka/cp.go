@@ -28,6 +28,7 @@ type dataKey struct {
 	suite   CipherSuite
 	sak     Key // erased as soon as every SA that can need it is there
 	owner   *participant
+	found   bool // in the SecY at the start, and nobody knows of which CAK it is
 	ownSSCI uint32
 	members []member
 	rx, tx  bool // its SAs are installed, and it protects our frames
@@ -233,7 +234,12 @@ func (p *Port) orphaned(l *dataKey) bool {
 	if pa.server != nil {
 		return !pa.server.droppedSince.IsZero() && due(p.now, pa.server.droppedSince.Add(2*p.cfg.Hello))
 	}
-	return pa.livePeers() == 0 && old.owner != nil && old.owner != pa && old.owner.livePeers() > 0
+	// Somebody may transmit with l whom we do not hear. Whoever we have heard
+	// since under the other CAK tells what he transmits with.
+	return pa.livePeers() == 0 && old.owner != nil && old.owner != pa && old.owner.livePeers() > 0 &&
+		!slices.ContainsFunc(old.owner.peers, func(pe *peer) bool {
+			return pe.live && !(pe.heard.After(pa.lostAt) && pe.transmits(old.ki))
+		})
 }
 
 // refused says whether l is ours and of another CAK than the SAK that still
@@ -401,16 +407,18 @@ func (p *Port) retireOld() {
 	p.notice(n)
 }
 
-// closeKeysOf deletes what a revoked CAK keyed: nothing may flow under it.
+// closeKeysOf deletes what a revoked CAK keyed, or may have keyed: nothing may
+// flow under it.
 func (p *Port) closeKeysOf(pa *participant) {
 	c := &p.cp
+	keyed := func(k *dataKey) bool { return k.owner == pa || k.found && k.owner == nil }
 	c.olds = slices.DeleteFunc(c.olds, func(k *dataKey) bool {
-		if k.owner == pa {
+		if keyed(k) {
 			p.deleteKey(k)
 		}
-		return k.owner == pa
+		return keyed(k)
 	})
-	if c.latest == nil || c.latest.owner != pa {
+	if c.latest == nil || !keyed(c.latest) {
 		return
 	}
 	p.deleteKey(c.latest)

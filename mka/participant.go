@@ -42,6 +42,7 @@ type participant struct {
 	inUse            bool      // this CAK's SAK was once in use at every live peer
 	quiet            time.Time // resumed beside an external end: listen first, until then
 	refusedUntil     time.Time // a SAK that was used before is refused that long, see insist
+	lostAt           time.Time // when a live peer's life time last ended
 	sendNow          bool
 	lastSent         time.Time
 	ramp             time.Duration

@@ -16,6 +16,7 @@ type peer struct {
 	// proven: it did so to this process; a resumed peer is live before it is.
 	live, proven bool
 	firstSeen    time.Time
+	heard        time.Time
 	expires      time.Time
 
 	priority  uint8
@@ -132,6 +133,7 @@ func (p *Port) expirePeers(pa *participant) {
 		return true
 	})
 	if lost {
+		pa.lostAt = p.now
 		pa.ramp, pa.sendNow = firstRamp, true
 		p.persistDirty = true
 	}

@@ -60,7 +60,7 @@ func (p *Port) receive(frame []byte) {
 // hear takes in what a verified, fresh MKPDU of pe says.
 func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 	skipped := pe.mn != 0 && m.Basic.MN-pe.mn > 8
-	pe.mn = m.Basic.MN
+	pe.mn, pe.heard = m.Basic.MN, p.now
 	pe.priority, pe.version = m.Basic.Priority, m.Basic.Version
 	pe.keyServer, pe.desired = m.Basic.KeyServer, m.Basic.MACsecDesired
 	if m.XPN.Present {

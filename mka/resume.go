@@ -112,7 +112,7 @@ func (p *Port) adopt() {
 	var encoding *dataKey
 	keys := make([]*dataKey, 0, len(p.cfg.Adopted))
 	for _, a := range p.cfg.Adopted {
-		k := &dataKey{ki: a.KI, an: a.AN, suite: a.Suite, tx: a.Encoding, rx: len(a.Receive) > 0, saidRx: len(a.Receive) > 0, pn: a.NextPN, lpn: a.NextPN}
+		k := &dataKey{ki: a.KI, an: a.AN, found: true, suite: a.Suite, tx: a.Encoding, rx: len(a.Receive) > 0, saidRx: len(a.Receive) > 0, pn: a.NextPN, lpn: a.NextPN}
 		for _, sci := range a.Receive {
 			k.members = append(k.members, member{sci: sci, keyed: true})
 			if !slices.Contains(c.receiveSCs, sci) {
@@ -265,7 +265,7 @@ func (p *Port) holds(ki KI) bool {
 // own gives an adopted key the participant and the member identifiers that its
 // record has.
 func (k *dataKey) own(pa *participant, r *KeyRecord) {
-	k.owner = pa
+	k.owner, k.found = pa, false
 	k.created = time.UnixMilli(r.Created)
 	for _, m := range r.Members {
 		i := slices.IndexFunc(k.members, func(x member) bool { return x.sci == m.SCI })
