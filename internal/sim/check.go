@@ -13,7 +13,7 @@ import (
 // ways. They hold at all times, whatever is wrong with the segment:
 //
 //   - No nonce, that is SAK, SCI and packet number, is used twice (macsectest).
-//   - No transmit SA is enabled twice for one SAK: packet numbers would start again.
+//   - No transmit SA is made again for a SAK that one was enabled for: packet numbers would start again.
 //   - No message number is sent twice under a member identifier.
 //   - A KI names one SAK, wherever it is distributed and installed, with one SSCI a
 //     member.
@@ -87,6 +87,9 @@ func (c *checks) before(m *Member, op mka.Op) {
 		}
 		c.sameSAK(m, op)
 	case mka.OpAddTransmitSA:
+		if c.enabled[holding{op.KI, m.Config.SCI}] {
+			m.sim.fail("%s: a second transmit SA is made for %v: packet numbers start again under one SAK", m.Name, op.KI)
+		}
 		c.sameSAK(m, op)
 	case mka.OpDeleteReceiveSA:
 		if ki := m.SAs.Receive(op.SCI, op.AN); ki != (mka.KI{}) && ki != op.KI {
@@ -100,11 +103,7 @@ func (c *checks) before(m *Member, op mka.Op) {
 		if m.SAs.Transmit[op.AN] != op.KI {
 			m.sim.fail("%s: enables transmit SA %d of %v, which is not there", m.Name, op.AN, op.KI)
 		}
-		h := holding{op.KI, m.Config.SCI}
-		if c.enabled[h] {
-			m.sim.fail("%s: a second transmit SA is enabled for %v: packet numbers start again under one SAK", m.Name, op.KI)
-		}
-		c.enabled[h] = true
+		c.enabled[holding{op.KI, m.Config.SCI}] = true
 	default:
 	}
 }
