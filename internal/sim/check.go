@@ -13,7 +13,8 @@ import (
 // ways. They hold at all times, whatever is wrong with the segment:
 //
 //   - No nonce, that is SAK, SCI and packet number, is used twice (macsectest).
-//   - No transmit SA is made again for a SAK that one was enabled for: packet numbers would start again.
+//   - A SAK whose transmit SA was enabled gets no second one: packet numbers would
+//     start again.
 //   - No message number is sent twice under a member identifier.
 //   - A KI names one SAK, wherever it is distributed and installed, with one SSCI a
 //     member.
@@ -88,7 +89,7 @@ func (c *checks) before(m *Member, op mka.Op) {
 		c.sameSAK(m, op)
 	case mka.OpAddTransmitSA:
 		if c.enabled[holding{op.KI, m.Config.SCI}] {
-			m.sim.fail("%s: a second transmit SA is made for %v: packet numbers start again under one SAK", m.Name, op.KI)
+			m.sim.fail("%s: a second transmit SA for %v, after one was enabled: packet numbers start again under one SAK", m.Name, op.KI)
 		}
 		c.sameSAK(m, op)
 	case mka.OpDeleteReceiveSA:

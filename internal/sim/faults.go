@@ -175,9 +175,7 @@ func (h *Hour) inflict(kind faultKind) bool {
 		if len(caks) == 0 || len(caks) == 1 && r.IntN(4) != 0 {
 			return false
 		}
-		c := caks[r.IntN(len(caks))]
-		h.Note("%s revokes %q", m.Name, string(c.CKN))
-		h.withdraw(m, c, mka.EventRevokeCAK)
+		h.revoke(caks[r.IntN(len(caks))], 12*time.Second)
 	case rekey:
 		if m.Port == nil {
 			return false
@@ -273,6 +271,12 @@ func (h *Hour) restart(m *Member) {
 		}
 		m.SetClock(by, int64(r.IntN(401)-200))
 		h.Note("%s: the clock is off by %v", m.Name, by)
+	}
+	if record == nil {
+		h.rings[m.Number].unknown = map[mka.KI]bool{}
+		for ki := range m.SAs.KIs {
+			h.rings[m.Number].unknown[ki] = true
+		}
 	}
 	m.Earlier = nil // a record is lost at most once in a life
 	m.StartFrom(record, h.rings[m.Number].caks...)

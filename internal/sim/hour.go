@@ -119,7 +119,7 @@ func (h *Hour) noticed(m *Member, n mka.Notice) {
 }
 
 func (h *Hour) stepped(m *Member, out *mka.Output) {
-	if len(out.Notices) > 0 || out.Persist != nil {
+	if len(out.Notices) > 0 {
 		h.opened()
 	}
 }
@@ -128,7 +128,6 @@ func (h *Hour) operated(m *Member, op mka.Op, err error) {
 	if err == nil {
 		h.broken(m)
 		h.recover(m, op)
-		h.opened()
 	}
 	h.closed(m)
 }

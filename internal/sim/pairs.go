@@ -22,7 +22,7 @@ import (
 //     that another came back and made a SAK without it.
 //   - In a group, a key server that never had the CAK in use cannot know which ANs
 //     that occupies: members speak of a SAK under its own CAK alone.
-//   - A member that has revoked a CAK which the others still have: they may agree on
+//   - A member that knows of a revocation before the others do: they may agree on
 //     what it must not use.
 //
 // What a medium without faults loses between the ends of an open pair, Traffic finds.
