@@ -3,6 +3,7 @@
 # make lint    golangci-lint, pinned; installed into the cache directory once
 # make fuzz    every fuzzer for FUZZTIME (30s) each
 # make sim     SEEDS (1000) seeds of a simulated hour each, from FIRST (1) on
+# make mutants deliberate bugs, each of which the simulation must find
 # make bench   all benchmarks
 #
 # Nothing has to be prepared. What is missing (a kernel with MACsec, tshark) is
@@ -32,7 +33,7 @@ export PATH := $(CACHE)/tools/bin:$(PATH):/usr/sbin:/sbin
 KERNEL_TESTS = $(shell grep -rlE --include='*_test.go' '^//go:build .*\bkernel\b' . | \
 	grep -v /testdata/ | xargs -r -n 1 dirname | sort -u | grep -vx ./internal/uml/umlexec)
 
-.PHONY: demo test lint fuzz sim bench kernel tools build
+.PHONY: demo test lint fuzz sim mutants bench kernel tools build
 
 build:
 	CGO_ENABLED=0 $(GO) build -o bin/lever ./cmd/lever
@@ -63,6 +64,9 @@ fuzz:
 sim:
 	@mkdir -p bin
 	$(SIM) -sim.first=$(FIRST) -sim.seeds=$(SEEDS)
+
+mutants:
+	GOGC=400 $(GO) test -count=1 -timeout=0 -v ./internal/sim -run '^TestMutants' -sim.mutants=all
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...

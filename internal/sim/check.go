@@ -21,7 +21,7 @@ import (
 //   - An operation means the SA that is there: a kernel goes by AN.
 //   - No SAK is installed after it was erased.
 type checks struct {
-	spoken  map[mka.MI]uint32            // the last MN that its owner sent
+	spoken  map[speaker]uint32           // the last MN that it sent
 	saks    map[mka.KI]sak               // as installed
 	wrapped map[mka.KI][sha256.Size]byte // as distributed
 	sscis   map[holding]uint32
@@ -35,6 +35,12 @@ type sak struct {
 	salt  [12]byte
 }
 
+// speaker is a member under one of its identifiers: two may draw the same by chance.
+type speaker struct {
+	mi  mka.MI
+	sci mka.SCI
+}
+
 type holding struct {
 	ki  mka.KI
 	sci mka.SCI
@@ -42,7 +48,7 @@ type holding struct {
 
 func newChecks() checks {
 	return checks{
-		spoken: map[mka.MI]uint32{}, saks: map[mka.KI]sak{}, wrapped: map[mka.KI][sha256.Size]byte{},
+		spoken: map[speaker]uint32{}, saks: map[mka.KI]sak{}, wrapped: map[mka.KI][sha256.Size]byte{},
 		sscis: map[holding]uint32{}, enabled: map[holding]bool{},
 		traffic: traffic{sent: map[mka.SCI][]sealed{}, highest: map[delivery]uint32{}},
 	}
@@ -60,10 +66,11 @@ const (
 // numbered looks at a frame that m sends.
 func (c *checks) numbered(m *Member, frame []byte) {
 	mi, mn := mka.MI(frame[miOffset:mnOffset]), binary.BigEndian.Uint32(frame[mnOffset:])
-	if last := c.spoken[mi]; mn <= last && !m.sim.Lenient {
+	who := speaker{mi, m.Config.SCI}
+	if last := c.spoken[who]; mn <= last && !m.sim.Lenient {
 		m.sim.fail("%s: sends MN %d after %d under MI %v", m.Name, mn, last, mi)
 	}
-	c.spoken[mi] = mn
+	c.spoken[who] = mn
 	for at := setsOffset; at+4 <= len(frame)-icvLen; {
 		n := int(binary.BigEndian.Uint16(frame[at+2:]) & 0xfff)
 		if at > setsOffset && frame[at] == byte(mka.SetDistributedSAK) && n >= 28 {

@@ -68,7 +68,7 @@ var faultNames = [faultKinds]string{
 // likely is how often each happens, among the others.
 var likely = [faultKinds]int{
 	lossyMedium: 8, jitteryMedium: 4, cleanMedium: 8, deafOneWay: 5, cutOff: 4, partition: 2,
-	killed: 8, killedInRekey: 4, suspended: 0, clockJump: 0, stalled: 4, slowSecY: 4, failingSecY: 3,
+	killed: 8, killedInRekey: 4, suspended: 3, clockJump: 0, stalled: 4, slowSecY: 4, failingSecY: 3,
 	rollover: 7, revocation: 4, rekey: 8, numbersEnd: 5, linkFlap: 3,
 	replayedFrames: 4, forgedFrames: 2, damagedFrames: 2, unknownCKNs: 2, formerMember: 3,
 }
@@ -143,7 +143,9 @@ func (h *Hour) inflict(kind faultKind) bool {
 		}
 		h.someoneAlive().Rekey()
 		h.later(h.upTo(4*h.Segment.Delay+3*m.OpDelay+1), func() { h.crash(m) })
-	case suspended, clockJump: // announced, or at a restart
+	case suspended:
+		return h.suspend(m)
+	case clockJump: // at a restart
 	case stalled:
 		if m.Port == nil || m.stalled {
 			return false
@@ -245,6 +247,32 @@ func (h *Hour) crash(m *Member) bool {
 	h.rings[m.Number].closing = nil
 	over := h.trouble(m)
 	h.later(h.upTo(spread), func() { h.restart(m); h.Net.After(mka.DefaultLife, over) })
+	return true
+}
+
+// suspend is a planned restart: m announces it, goes, and comes back in time with
+// its record.
+func (h *Hour) suspend(m *Member) bool {
+	if m.Port == nil || m.stalled {
+		return false
+	}
+	d := 5*time.Second + h.upTo(40*time.Second)
+	m.Step(mka.Event{Kind: mka.EventSuspend, Suspend: d})
+	h.later(h.upTo(time.Second), func() {
+		if m.Port == nil {
+			return
+		}
+		m.Kill()
+		h.rings[m.Number].closing = nil
+		over := h.trouble(m)
+		h.later(h.upTo(d-time.Second), func() {
+			if m.Port == nil {
+				m.Earlier = nil
+				m.StartFrom(m.Record, h.rings[m.Number].caks...)
+			}
+			h.Net.After(mka.DefaultLife, over)
+		})
+	})
 	return true
 }
 

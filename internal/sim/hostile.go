@@ -122,7 +122,7 @@ func (h *Hour) speech(c CAK, sci mka.SCI) *mka.MKPDU {
 			continue
 		}
 		for _, pa := range o.Port.Status().Participants {
-			if mn := h.check.spoken[pa.MI]; mn > 0 {
+			if mn := h.check.spoken[speaker{pa.MI, o.Config.SCI}]; mn > 0 {
 				m.Live.Present = true
 				m.Live.Entries = append(m.Live.Entries, mka.PeerEntry{MI: pa.MI, MN: mn})
 				break

@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -66,6 +68,7 @@ func NewHour(seed uint64, members int, length time.Duration) *Hour {
 	protect := r.IntN(10) == 0
 	priorities := r.IntN(3)
 	rekey := []time.Duration{0, 0, 0, time.Hour, 10 * time.Minute, 30 * time.Second}[r.IntN(6)]
+	twins := r.IntN(8) == 0
 	for n := range members {
 		m := h.Add(string(rune('a'+n)), byte(n+1), func(c *mka.Config) {
 			c.Suite, c.DelayProtect, c.ICVIndicator = suite, protect, r.IntN(4) == 0
@@ -84,6 +87,9 @@ func NewHour(seed uint64, members int, length time.Duration) *Hour {
 			}
 			if r.IntN(2) == 0 {
 				c.SAKRekey = rekey
+			}
+			if n < 2 && twins { // both draw the same MI first
+				c.Rand = io.MultiReader(bytes.NewReader(make([]byte, len(mka.MI{}))), c.Rand)
 			}
 		})
 		m.Keep = false
@@ -254,8 +260,15 @@ func (h *Hour) settled(when string) {
 		return
 	}
 	h.opened()
+	ki, _ := h.Members[0].SAs.Encoding()
 	for _, m := range h.Members {
-		m.look()
+		y := m.look()
+		if sa := y.TxSC.SA(y.EncodingAN); sa == nil || sa.NextPN >= lastNumbersXPN || !y.CipherSuite.XPN() && sa.NextPN >= lastNumbers {
+			h.fail("%s: packet numbers run out, and nobody makes a SAK after %s: %v", m.Name, when, &m.SAs)
+		}
+		if m.Config.Suite.XPN() && h.SSCI(ki, m.Config.SCI) != h.rank(m) {
+			h.fail("%s: SSCI %d under %s, and by the order of SCIs it is %d", m.Name, h.SSCI(ki, m.Config.SCI), short(ki), h.rank(m))
+		}
 		left := m.SAs.TransmitSAs() != 1 || m.SAs.ReceiveSCs() != len(h.Members)-1
 		for _, o := range h.Members {
 			if o != m {
@@ -280,6 +293,17 @@ func (h *Hour) quiet() bool {
 		}
 	}
 	return h.Secured()
+}
+
+// rank is m's SSCI: 1 is that of the numerically greatest SCI (802.1AEbw).
+func (h *Hour) rank(m *Member) uint32 {
+	n := uint32(1)
+	for _, o := range h.Members {
+		if m.Config.SCI.Less(o.Config.SCI) {
+			n++
+		}
+	}
+	return n
 }
 
 // Bounds that hold whatever anybody sends (see mka's limits).

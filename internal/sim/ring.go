@@ -15,7 +15,7 @@ type ring struct {
 	revoked []CAK // and those given up although they were better than the mark
 	closing []mka.CKN
 	unknown map[mka.KI]bool // found in the SecY by a driver without a record
-	mark    uint64 // the rank of the best CAK that was in use
+	mark    uint64          // the rank of the best CAK that was in use
 }
 
 func (r *ring) has(ckn mka.CKN) bool {

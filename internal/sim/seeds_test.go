@@ -30,7 +30,7 @@ const shown = 5
 // TestSeeds lets everything that can go wrong go wrong for an hour, once a seed.
 func TestSeeds(t *testing.T) {
 	began := time.Now()
-	tally, failed := sim.Seeds(*firstSeed, *seeds, *members, time.Hour, nil)
+	tally, failed := sim.Seeds(*firstSeed, *seeds, *members, time.Hour, func(r sim.Result) bool { return *stop && len(r.Failures) > 0 })
 	took := time.Since(began).Seconds()
 	fmt.Printf("%d seeds in %.1f s, %.1f a second: %v\n", tally.Runs, took, float64(tally.Runs)/took, &tally)
 	for i, r := range failed {
