@@ -300,12 +300,6 @@ func (h *Hour) restart(m *Member) {
 		m.SetClock(by, int64(r.IntN(401)-200))
 		h.Note("%s: the clock is off by %v", m.Name, by)
 	}
-	if record == nil {
-		h.rings[m.Number].unknown = map[mka.KI]bool{}
-		for ki := range m.SAs.KIs {
-			h.rings[m.Number].unknown[ki] = true
-		}
-	}
 	m.Earlier = nil // a record is lost at most once in a life
 	m.StartFrom(record, h.rings[m.Number].caks...)
 }

@@ -14,8 +14,7 @@ type ring struct {
 	caks    []CAK
 	revoked []CAK // and those given up although they were better than the mark
 	closing []mka.CKN
-	unknown map[mka.KI]bool // found in the SecY by a driver without a record
-	mark    uint64          // the rank of the best CAK that was in use
+	mark    uint64 // the rank of the best CAK that was in use
 }
 
 func (r *ring) has(ckn mka.CKN) bool {
@@ -116,8 +115,7 @@ func (h *Hour) closed(m *Member) {
 		return
 	}
 	for ki := range m.SAs.KIs {
-		// A driver without its record cannot know which CAK its SAs are of.
-		if slices.Contains(r.closing, h.ckns[ki]) && !r.unknown[ki] {
+		if slices.Contains(r.closing, h.ckns[ki]) {
 			h.fail("%s: SAs of %q are left after it was revoked: %v", m.Name, string(h.ckns[ki]), &m.SAs)
 		}
 	}
