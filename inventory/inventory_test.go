@@ -40,7 +40,7 @@ func TestExamples(t *testing.T) {
 				"lon-ams1-002 | lon-r1/eth2 ams1-r1/eth2 | exempt | exempt until 2027-01-01, approved by a.novak and m.okafor: the old transponder drops frames of more than 1500 octets",
 			},
 			warnings: []string{
-				"../examples/fleet/wide-area.yaml:45:7: link lon-ams1-002 is left in the clear until 2027-01-01 by an exemption",
+				"../examples/fleet/wide-area.yaml:48:7: link lon-ams1-002 is left in the clear until 2027-01-01 by an exemption",
 			},
 		},
 	} {

@@ -30,6 +30,10 @@ const rollPatience = 30 * time.Second
 // The end of a key's validity begins nothing and breaks nothing: an expired key is
 // withdrawn once a valid one has taken its place, until then it is a fault. It is
 // not offered anew, except to go on where an earlier agent was.
+//
+// A key's file is read when the key is first offered, and again each minute for as
+// long as it cannot be; one that changes afterwards is not looked at, for a CKN
+// names one CAK.
 type chain struct {
 	link *inventory.Link
 	keys []*chainKey // the best last
@@ -66,6 +70,18 @@ func newChain(l *inventory.Link, old *mka.Record) *chain {
 var chainCodes = []health.Code{
 	health.KeyFilePermissions, health.KeyFileUnreadable, health.KeyFileMalformed,
 	health.PSKExpired, health.PSKExpiring, health.PSKPending,
+}
+
+// rollOver looks at the chain, if there is one, and sets the time of the next
+// look. News that arrive meanwhile may have asked for it at once.
+func (t *task) rollOver() {
+	if t.chain == nil {
+		return
+	}
+	t.rollAt = time.Time{}
+	if next := t.roll(time.Now()); t.rollAt.IsZero() {
+		t.rollAt = next
+	}
 }
 
 // roll offers the static keys that have become valid and withdraws those that

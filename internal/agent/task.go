@@ -141,7 +141,7 @@ func (t *task) session(ctx context.Context) error {
 	deliveries := make(chan keys.Delivery, 2)
 	if t.link.External {
 		t.chain = newChain(t.link.Link, t.file.MKA)
-		t.rollAt = t.roll(time.Now())
+		t.rollOver()
 	} else {
 		ring, err := keys.OpenRing(t.identity(), t.store)
 		if err != nil {
@@ -197,9 +197,7 @@ func (t *task) session(ctx context.Context) error {
 		case <-timer.C:
 			t.step(mka.Event{Kind: mka.EventTick})
 		case <-roll.C:
-			if t.chain != nil {
-				t.rollAt = t.roll(time.Now())
-			}
+			t.rollOver()
 		case d := <-deliveries:
 			t.apply(t.ring.Update(d.Side, d.Snapshot, time.Now()))
 		case r := <-t.requests:
