@@ -24,6 +24,10 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 	c := &p.cp
 	for k := range c.keys {
 		if k.ki == ki {
+			if k.wrapped != nil && !bytes.Equal(k.wrapped, d.Wrapped) {
+				p.refuseKI(pa, cond, ki) // another SAK of the name
+				return
+			}
 			if k.owner == nil {
 				k.owner, k.found = pa, false
 			}
@@ -31,9 +35,7 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 		}
 	}
 	if p.spent.has(ki) {
-		cond.Kind, cond.KI = ConditionReplayedKI, ki
-		p.conditions.raise(p.now, cond)
-		p.insist(pa)
+		p.refuseKI(pa, cond, ki)
 		return
 	}
 	l := c.latest
@@ -70,7 +72,7 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 		p.conditions.raise(p.now, cond)
 		return
 	}
-	k.sak = sak
+	k.sak, k.wrapped = sak, bytes.Clone(d.Wrapped)
 	p.spent.add(ki)
 	pa.ramp = firstRamp
 	p.conditions.clear(ConditionSuiteMismatch, pa.ckn)
@@ -78,9 +80,11 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 	p.install(k)
 }
 
-// insist asks for another SAK, in the only way that a client has, when its key
-// server keeps to one that cannot be installed a second time.
-func (p *Port) insist(pa *participant) {
+// refuseKI reports that ki cannot be installed a second time, and asks for
+// another SAK, in the only way that a client has, when the key server keeps to it.
+func (p *Port) refuseKI(pa *participant, cond Condition, ki KI) {
+	cond.Kind, cond.KI = ConditionReplayedKI, ki
+	p.conditions.raise(p.now, cond)
 	switch {
 	case p.now.After(pa.refusedUntil.Add(p.cfg.Life)): // the first one, or one of long ago
 		pa.refusedUntil = p.now.Add(2 * p.cfg.Life)

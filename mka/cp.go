@@ -26,7 +26,8 @@ type dataKey struct {
 	ki      KI
 	an      AN
 	suite   CipherSuite
-	sak     Key // erased as soon as every SA that can need it is there
+	sak     Key    // erased as soon as every SA that can need it is there
+	wrapped []byte // as it was distributed to us; nil when we made or found it
 	owner   *participant
 	found   bool // in the SecY at the start, and nobody knows of which CAK it is
 	ownSSCI uint32

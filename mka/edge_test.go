@@ -45,10 +45,11 @@ func TestKeyNumbersUsedBeforeAreRefused(t *testing.T) {
 	// by a fresh MI.
 	mi := m.Status().Participants[0].MI
 	s.Lenient = true // it makes another SAK of the name
-	w.kn = 2
+	w.kn = 1
 	w.makeSAK()
+	w.kn = 3
 	s.Net.Run(time.Minute)
-	if st := m.Status(); !st.Secured || st.Participants[0].MI == mi || !w.reaches(m) {
+	if st := m.Status(); !st.Secured || st.KI.KN != 4 || st.Participants[0].MI == mi || !w.reaches(m) {
 		t.Errorf("after a refusal of a minute: %+v", st)
 	}
 }

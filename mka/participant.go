@@ -41,7 +41,7 @@ type participant struct {
 	potentialUntil   time.Time // potential peers hold up a new SAK no longer than this
 	inUse            bool      // this CAK's SAK was once in use at every live peer
 	quiet            time.Time // resumed beside an external end: listen first, until then
-	refusedUntil     time.Time // a SAK that was used before is refused that long, see insist
+	refusedUntil     time.Time // a SAK that was used before is refused that long, see refuseKI
 	lostAt           time.Time // when a live peer's life time last ended
 	sendNow          bool
 	lastSent         time.Time
