@@ -15,17 +15,37 @@ import (
 // as a counter or a fault's age; a change of state shows at once.
 const publishEvery = 500 * time.Millisecond
 
-// batchFrames is how many frames of the largest size are read at once, or about
-// a hundred of the usual ones: few enough that everything else the task has to
-// do waits no longer than some tenths of a millisecond.
-const batchFrames = 8
+// batchFrames is how many frames are read at once: few enough that whatever
+// else the task has to do waits for no more than some tens of microseconds.
+const batchFrames = 32
 
+// pace is how often a lane is read: once in a while, and as many times more at
+// once as were saved up. No link that works comes near it.
+type pace struct {
+	every time.Duration
+	burst int
+}
+
+// paces keep a flood from waking the agent up for each frame: what comes in
+// meanwhile waits in the socket, for no longer than a frame is often under way.
 // Frames under CKNs that this link does not have are worth a diagnosis and no
-// more: so many are looked at, and the kernel drops the rest.
-const (
-	strangerEvery = 50 * time.Millisecond
-	strangerBurst = 16
-)
+// more, so there it is a frame that counts.
+var paces = [pae.Lanes]pace{
+	pae.Peers:     {10 * time.Millisecond, 32},
+	pae.Known:     {10 * time.Millisecond, 32},
+	pae.Strangers: {50 * time.Millisecond, 16},
+}
+
+// cost is how many times of a pace a batch was.
+func cost(l pae.Lane, b *pae.Batch) int {
+	switch {
+	case l == pae.Strangers:
+		return b.Len()
+	case b.Full():
+		return 0 // there is more
+	}
+	return 1
+}
 
 // arrival is a batch on its way from a lane's reader to the task, and where it
 // goes when it is read: nothing is allocated, and what the task does not keep
@@ -63,7 +83,8 @@ func readLane(ctx context.Context, l pae.Lane, conn mkaConn, arrivals chan<- arr
 	back := make(chan *pae.Batch, 2)
 	back <- pae.NewBatch(room)
 	back <- pae.NewBatch(room)
-	var due time.Time // when the strangers so far would have come at the rate
+	p := paces[l]
+	var due time.Time // when what was read so far would be done with at this pace
 	for {
 		var b *pae.Batch
 		select {
@@ -78,20 +99,18 @@ func readLane(ctx context.Context, l pae.Lane, conn mkaConn, arrivals chan<- arr
 		if err != nil && !errors.Is(err, pae.ErrDown) {
 			return err
 		}
+		n := cost(l, b) // before the task has it
 		// After ErrDown the next read waits until it is up again, or gone.
 		select {
 		case arrivals <- arrival{b, back}:
 		case <-ctx.Done():
 			return nil
 		}
-		if l != pae.Strangers {
-			continue
-		}
 		now := time.Now()
-		if earliest := now.Add(-strangerBurst * strangerEvery); due.Before(earliest) {
+		if earliest := now.Add(-time.Duration(p.burst) * p.every); due.Before(earliest) {
 			due = earliest
 		}
-		due = due.Add(time.Duration(b.Len()) * strangerEvery)
+		due = due.Add(time.Duration(n) * p.every)
 		if wait := due.Sub(now); wait > 0 && !sleep(ctx, wait) {
 			return nil
 		}

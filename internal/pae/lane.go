@@ -41,7 +41,7 @@ func (l Lane) String() string {
 // queueLimit is how much memory of the kernel's the frames may take that wait.
 // The kernel counts about 800 octets for a usual one: Peers has room for what
 // comes in while the agent waits for its turn of a busy processor.
-var queueLimit = [Lanes]int{Peers: 2 << 20, Known: 512 << 10, Strangers: 8 << 10}
+var queueLimit = [Lanes]int{Peers: 4 << 20, Known: 512 << 10, Strangers: 8 << 10}
 
 // Focus is what frames are sorted by. The zero Focus makes everybody a
 // stranger.

@@ -19,7 +19,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
@@ -96,9 +95,8 @@ func Open(ifindex int, opts Options) (*Conn, error) {
 			return nil, errors.Join(err, c.close())
 		}
 	}
-	// One membership is enough: it is the interface's (packet_mc_add).
 	for _, g := range c.groups {
-		if err := c.lanes[Peers].conn.JoinGroup(g[:]); err != nil {
+		if err := c.lanes[Peers].join(ifindex, g); err != nil {
 			return nil, errors.Join(c.wrap("join the group "+net.HardwareAddr(g[:]).String(), err), c.close())
 		}
 	}
@@ -106,46 +104,34 @@ func Open(ifindex int, opts Options) (*Conn, error) {
 }
 
 func (c *Conn) open(l Lane) error {
-	filter, err := bpf.Assemble(c.program(l, c.focus))
-	if err != nil {
-		return fmt.Errorf("open interface %d for MKA: assemble the filter for %v: %w", c.ifindex, l, err)
-	}
-	// Bind (packet_do_bind) needs the index only.
-	conn, err := packet.Listen(&net.Interface{Index: c.ifindex}, packet.Raw, int(c.etherType), &packet.Config{Filter: filter})
+	s, err := newSocket()
 	if err != nil {
 		return c.wrap("open for MKA", err)
 	}
-	s, err := newSocket(conn)
-	if err != nil {
-		return errors.Join(c.wrap("open for MKA", err), conn.Close())
-	}
 	c.lanes[l] = s
-	err = s.control(func(fd int) error {
-		// The force needs CAP_NET_ADMIN, without which there is net.core.rmem_max.
-		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, queueLimit[l]) != nil {
-			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, queueLimit[l]); err != nil {
-				return fmt.Errorf("limit its queue: %w", err)
-			}
-		}
-		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
-			return fmt.Errorf("ignore outgoing frames: %w", err)
-		}
-		return nil
-	})
-	if err != nil {
+	if err := c.attach(l, c.focus); err != nil {
+		return err
+	}
+	if err := s.limitQueue(queueLimit[l]); err != nil {
+		return c.wrap("limit the queue of "+l.String(), err)
+	}
+	if err := s.ignoreOutgoing(); err != nil {
+		return c.wrap("ignore outgoing frames", err)
+	}
+	// Bind (packet_do_bind) needs the index only.
+	if err := s.bind(c.ifindex, c.etherType); err != nil {
 		return c.wrap("open for MKA", err)
 	}
 	return nil
 }
 
-// attach replaces a lane's filter, which the kernel does from one frame to the
-// next (sk_attach_filter).
+// attach replaces a lane's filter.
 func (c *Conn) attach(l Lane, f Focus) error {
 	filter, err := bpf.Assemble(c.program(l, f))
 	if err != nil {
 		return fmt.Errorf("focus on interface %d: assemble the filter for %v: %w", c.ifindex, l, err)
 	}
-	if err := c.lanes[l].conn.SetBPF(filter); err != nil {
+	if err := c.lanes[l].filter(filter); err != nil {
 		return c.wrap("focus "+l.String(), err)
 	}
 	return nil
@@ -160,14 +146,7 @@ func (c *Conn) WriteFrame(frame []byte) error {
 	if typ := binary.BigEndian.Uint16(frame[12:]); typ != c.etherType {
 		return fmt.Errorf("send on interface %d: %w: EtherType %04X, want %04X", c.ifindex, ErrFrame, typ, c.etherType)
 	}
-	to, conn := &packet.Addr{HardwareAddr: net.HardwareAddr(frame[:6])}, c.lanes[Peers].conn
-	_, err := conn.WriteTo(frame, to)
-	if errors.Is(err, unix.ENETDOWN) {
-		// That may be how it was, kept for whoever calls the socket next
-		// (sock_alloc_send_pskb); only the second answer is of now.
-		_, err = conn.WriteTo(frame, to)
-	}
-	if err != nil {
+	if err := c.lanes[Peers].send(c.ifindex, frame); err != nil {
 		return c.wrap("send", err)
 	}
 	return nil
@@ -186,7 +165,7 @@ func (c *Conn) close() error {
 	var errs []error
 	for _, s := range c.lanes {
 		if s != nil {
-			errs = append(errs, s.conn.Close())
+			errs = append(errs, s.close())
 		}
 	}
 	return errors.Join(errs...)

@@ -1,0 +1,181 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Flood sends frames on interfaces until it is stopped.
+type Flood struct {
+	fds    []int
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+	began  time.Time
+
+	// What came of it, once it is stopped.
+	Sent    int // on each interface
+	Refused int // by our own kernel, for want of room
+	Ran     time.Duration
+}
+
+// StartFlood sends what next makes, rate frames a second on each interface, or
+// with 0 as many as go, until ctx ends and, if most is not 0, no more than that.
+func StartFlood(ctx context.Context, ns *Netspace, ifaces []string, rate, most int, next func() []byte) (*Flood, error) {
+	f := &Flood{began: time.Now()}
+	for _, iface := range ifaces {
+		err := ns.Do(func() error {
+			fd, err := packetSocket(iface, 0)
+			if err == nil {
+				f.fds = append(f.fds, fd)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("flood %s in %s: %w", iface, ns.Name, err), f.close())
+		}
+	}
+	ctx, f.cancel = context.WithCancel(ctx)
+	f.done.Go(func() {
+		for most == 0 || f.Sent < most {
+			due := f.Sent + 1
+			if rate > 0 {
+				due = int(time.Since(f.began).Seconds() * float64(rate))
+			}
+			for ctx.Err() == nil && f.Sent < due && (most == 0 || f.Sent < most) {
+				f.Sent++
+				frame := next()
+				for _, fd := range f.fds {
+					if _, err := unix.Write(fd, frame); err != nil {
+						f.Refused++
+					}
+				}
+			}
+			if ctx.Err() != nil {
+				break
+			}
+			if rate > 0 {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		f.Ran = time.Since(f.began)
+	})
+	return f, nil
+}
+
+// Stop ends it.
+func (f *Flood) Stop() error {
+	f.cancel()
+	return f.Wait()
+}
+
+// Wait returns when it has ended by itself.
+func (f *Flood) Wait() error {
+	f.done.Wait()
+	f.cancel()
+	return f.close()
+}
+
+func (f *Flood) close() error {
+	var errs []error
+	for _, fd := range f.fds {
+		errs = append(errs, unix.Close(fd))
+	}
+	return errors.Join(errs...)
+}
+
+// String is the account in one line.
+func (f *Flood) String() string {
+	return fmt.Sprintf("%d frames in %v, %.0f a second, of which %d were refused", f.Sent, f.Ran.Round(time.Millisecond), float64(f.Sent)/f.Ran.Seconds(), f.Refused)
+}
+
+// packetSocket opens one on an interface of the thread's namespace.
+func packetSocket(iface string, etherType uint16) (int, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	ifreq, err := unix.NewIfreq(iface)
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifreq)
+	}
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: etherType>>8 | etherType<<8, Ifindex: int(ifreq.Uint32())})
+	}
+	if err != nil {
+		return 0, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// Overhear listens on an interface until it has heard as many frames of an
+// EtherType come by, in whichever direction.
+func Overhear(ns *Netspace, iface string, etherType uint16, frames int, limit time.Duration) (*Heard, error) {
+	var fd int
+	err := ns.Do(func() (err error) {
+		// What comes in on a port of a bridge, only those hear who listen to all.
+		fd, err = packetSocket(iface, unix.ETH_P_ALL)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s in %s: %w", iface, ns.Name, err)
+	}
+	defer unix.Close(fd)
+	patience := unix.NsecToTimeval(limit.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience); err != nil {
+		return nil, fmt.Errorf("listen on %s in %s: %w", iface, ns.Name, err)
+	}
+	h, buf := &Heard{}, make([]byte, 2048)
+	for len(h.Frames()) < frames {
+		n, err := unix.Read(fd, buf)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return nil, fmt.Errorf("listen on %s in %s: %d of %d frames heard, then nothing for %v: %w", iface, ns.Name, len(h.Frames()), frames, limit, err)
+		case n > 14 && binary.BigEndian.Uint16(buf[12:]) == etherType:
+			h.Keep(buf[:n])
+		}
+	}
+	return h, nil
+}
+
+// Resident is how much memory the router's agent has in use, in octets.
+func (r *Router) Resident() (int, error) {
+	pid, err := os.ReadFile(r.Path(filepath.Join(RunDir, "agent.lock")))
+	if err != nil {
+		return 0, fmt.Errorf("find the agent of %s: %w", r.Name, err)
+	}
+	status, err := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/status")
+	if err != nil {
+		return 0, fmt.Errorf("look at the agent of %s: %w", r.Name, err)
+	}
+	for line := range bytes.Lines(status) {
+		if rest, ok := bytes.CutPrefix(line, []byte("VmRSS:")); ok {
+			kB, err := strconv.Atoi(string(bytes.TrimSuffix(bytes.TrimSpace(rest), []byte(" kB"))))
+			if err != nil {
+				return 0, fmt.Errorf("look at the agent of %s: %w", r.Name, err)
+			}
+			return kB << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("look at the agent of %s: process %s has no VmRSS", r.Name, pid)
+}
+
+// LogLines is how many lines its agents have logged.
+func (r *Router) LogLines() (int, error) {
+	b, err := os.ReadFile(r.Path(LogFile))
+	if err != nil {
+		return 0, fmt.Errorf("read the log of %s: %w", r.Name, err)
+	}
+	return bytes.Count(b, []byte("\n")), nil
+}
