@@ -96,6 +96,12 @@ func (y *SecY) raise(sci macsec.SCI, an macsec.AN, key macsec.KeyID, lowest uint
 	if sa.NextPN == 0 || next <= sa.NextPN { // zero: every packet number was used
 		return nil
 	}
+	if state.CipherSuite.XPN() && next>>32 != lowest>>32 {
+		// The kernel takes the upper half of a packet number from next_pn
+		// (macsec_handle_frame), and would decipher what is to come before the
+		// lower half wraps with the wrong one. The next LPNs are beyond that.
+		return nil
+	}
 	return y.Kernel.UpdateRxSA(y.Index, sci, an, macsec.SAUpdate{NextPN: &next})
 }
 
