@@ -341,10 +341,10 @@ func (h *Hour) exhaust(m *Member) bool {
 	return true
 }
 
-// recover lets a receive SA that is made late know the high half of the packet
+// catchUp lets a receive SA that is made late know the high half of the packet
 // numbers under way: it cannot follow from frames, and MKA's LPN, which says it, is
 // known to the Port alone.
-func (h *Hour) recover(m *Member, op mka.Op) {
+func (h *Hour) catchUp(m *Member, op mka.Op) {
 	if op.Kind != mka.OpAddReceiveSA || !op.Suite.XPN() {
 		return
 	}

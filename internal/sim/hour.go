@@ -124,7 +124,7 @@ func (h *Hour) noticed(m *Member, n mka.Notice) {
 	h.excused(m, n)
 }
 
-func (h *Hour) stepped(m *Member, out *mka.Output) {
+func (h *Hour) stepped(_ *Member, out *mka.Output) {
 	if len(out.Notices) > 0 {
 		h.opened()
 	}
@@ -133,7 +133,7 @@ func (h *Hour) stepped(m *Member, out *mka.Output) {
 func (h *Hour) operated(m *Member, op mka.Op, err error) {
 	if err == nil {
 		h.broken(m)
-		h.recover(m, op)
+		h.catchUp(m, op)
 	}
 	h.closed(m)
 }

@@ -88,8 +88,7 @@ func Run(seed uint64, members int, length time.Duration, look func(*Hour)) (r Re
 			buf := make([]byte, 4096)
 			h.fail("panic: %v\n%s", p, buf[:runtime.Stack(buf, false)])
 		}
-		sent, delivered := h.DataFrames()
-		_ = sent
+		_, delivered := h.DataFrames()
 		r = Result{Seed: seed, Members: len(h.Members), Failures: h.Failures, Tally: Tally{
 			Runs: 1, Simulated: h.Since(), Memberships: h.Since() * time.Duration(len(h.Members)), Calms: h.Calms, SAKs: h.SAKs,
 			Frames: h.Segment.Counts, Data: delivered, Faults: h.Faults, Worst: h.worst, WorstSeed: seed,

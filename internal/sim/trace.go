@@ -171,6 +171,8 @@ func eventText(ev mka.Event) string {
 		return fmt.Sprintf("is asked to suspend for %v", ev.Suspend)
 	case mka.EventLinkUp:
 		return "link is up"
+	case mka.EventLeave:
+		return "leaves"
 	case mka.EventTick, mka.EventFrame, mka.EventOpDone, mka.EventPN:
 	}
 	return fmt.Sprintf("event %d", ev.Kind)
