@@ -48,6 +48,7 @@ type Hour struct {
 	tapped   uint64
 	until    time.Duration // when the last fault under way ends
 	moved    time.Duration // when packet numbers last jumped
+	twins    bool          // the first two members draw the same MI first, and start at once
 	worst    time.Duration // the longest that it took to be secured in calm
 }
 
@@ -68,7 +69,7 @@ func NewHour(seed uint64, members int, length time.Duration) *Hour {
 	protect := r.IntN(10) == 0
 	priorities := r.IntN(3)
 	rekey := []time.Duration{0, 0, 0, time.Hour, 10 * time.Minute, 30 * time.Second}[r.IntN(6)]
-	twins := r.IntN(8) == 0
+	h.twins = r.IntN(8) == 0
 	for n := range members {
 		m := h.Add(string(rune('a'+n)), byte(n+1), func(c *mka.Config) {
 			c.Suite, c.DelayProtect, c.ICVIndicator = suite, protect, r.IntN(4) == 0
@@ -88,7 +89,7 @@ func NewHour(seed uint64, members int, length time.Duration) *Hour {
 			if r.IntN(2) == 0 {
 				c.SAKRekey = rekey
 			}
-			if n < 2 && twins { // both draw the same MI first
+			if n < 2 && h.twins { // both draw the same MI first
 				c.Rand = io.MultiReader(bytes.NewReader(make([]byte, len(mka.MI{}))), c.Rand)
 			}
 		})
@@ -163,7 +164,11 @@ func (h *Hour) Run() {
 	for _, m := range h.Members {
 		m.SetClock(h.offset(time.Minute), int64(r.IntN(401)-200))
 		over := h.trouble(m)
-		h.later(h.upTo(4*time.Second), func() { m.StartFrom(nil, h.rings[m.Number].caks...); h.Net.After(mka.DefaultLife, over) })
+		wait := h.upTo(4 * time.Second)
+		if h.twins && m.Number < 2 {
+			wait = 0
+		}
+		h.later(wait, func() { m.StartFrom(nil, h.rings[m.Number].caks...); h.Net.After(mka.DefaultLife, over) })
 	}
 	for !h.Failed() && h.Since() < h.length-4*time.Minute {
 		for range 8 + r.IntN(20) {
