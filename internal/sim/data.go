@@ -17,7 +17,7 @@ type traffic struct {
 	// Expect says whether what from sends now must reach to.
 	expect func(from, to *Member) bool
 
-	Sent, Delivered uint64
+	sentFrames, delivered, expected uint64
 }
 
 // sealed is one frame: the SAK that sealed it and its packet number's low half.
@@ -86,7 +86,7 @@ func (m *Member) SendData() bool {
 	}
 	ki, _ := m.SAs.Encoding()
 	t.sent[m.Config.SCI] = append(sent, sealed{ki: ki, pn: binary.BigEndian.Uint32(frame[pnOffset:])})
-	t.Sent++
+	t.sentFrames++
 	m.sim.expectData(m, seq)
 	m.Station.Send(frame)
 	return true
@@ -102,6 +102,7 @@ func (s *Sim) expectData(from *Member, seq uint32) {
 	for i, to := range s.Members {
 		if to != from && t.expect(from, to) {
 			must |= 1 << i
+			t.expected++
 		}
 	}
 	if must == 0 {
@@ -126,7 +127,7 @@ func (m *Member) deliver(frame []byte) {
 		return // what had to arrive is missed by expectData
 	}
 	t := &m.sim.check.traffic
-	t.Delivered++
+	t.delivered++
 	if m.Data != nil {
 		m.Data(data)
 	}
@@ -154,8 +155,15 @@ func (m *Member) deliver(frame []byte) {
 	}
 }
 
-// DataFrames counts the data frames that devices let out, and those that devices
-// delivered, one for each receiver.
-func (s *Sim) DataFrames() (sent, delivered uint64) {
-	return s.check.traffic.Sent, s.check.traffic.Delivered
+// DataCounts count data frames.
+type DataCounts struct {
+	Sent      uint64 // that devices let out
+	Delivered uint64 // by devices, one for each receiver
+	Expected  uint64 // of these, that had to be
+}
+
+// DataFrames counts those of Traffic and SendData.
+func (s *Sim) DataFrames() DataCounts {
+	t := &s.check.traffic
+	return DataCounts{t.sentFrames, t.delivered, t.expected}
 }

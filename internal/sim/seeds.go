@@ -26,7 +26,7 @@ type Tally struct {
 	Memberships time.Duration // of members
 	Calms, SAKs int
 	Frames      simlink.Counts
-	Data        uint64 // frames delivered
+	Data        DataCounts
 	Faults      [faultKinds]uint64
 	Worst       time.Duration // from the last fault to secured
 	WorstSeed   uint64
@@ -38,7 +38,9 @@ func (t *Tally) add(o *Tally) {
 	t.Memberships += o.Memberships
 	t.Calms += o.Calms
 	t.SAKs += o.SAKs
-	t.Data += o.Data
+	t.Data.Sent += o.Data.Sent
+	t.Data.Delivered += o.Data.Delivered
+	t.Data.Expected += o.Data.Expected
 	t.Frames.Sent += o.Frames.Sent
 	t.Frames.Lost += o.Frames.Lost
 	t.Frames.Duplicated += o.Frames.Duplicated
@@ -61,8 +63,8 @@ func (t *Tally) String() string {
 	for _, x := range t.Faults {
 		n += x
 	}
-	fmt.Fprintf(&b, "%.0f link-hours (%.0f member-hours), %d faults, %d calms survived, at worst secured after %.1f s (seed %d), %d SAKs, %d data frames delivered\n",
-		t.Simulated.Hours(), t.Memberships.Hours(), n, t.Calms, t.Worst.Seconds(), t.WorstSeed, t.SAKs, t.Data)
+	fmt.Fprintf(&b, "%.0f link-hours (%.0f member-hours), %d faults, %d calms survived, at worst secured after %.1f s (seed %d), %d SAKs\n",
+		t.Simulated.Hours(), t.Memberships.Hours(), n, t.Calms, t.Worst.Seconds(), t.WorstSeed, t.SAKs)
 	b.WriteString("faults:")
 	sep := " "
 	for i, x := range t.Faults {
@@ -74,6 +76,7 @@ func (t *Tally) String() string {
 	f := &t.Frames
 	fmt.Fprintf(&b, "\nframes: %d sent, %d lost, %d duplicated, %d overtaken, %d corrupted, %d delayed, %d cut away",
 		f.Sent, f.Lost, f.Duplicated, f.Reordered, f.Corrupted, f.Delayed, f.CutAway)
+	fmt.Fprintf(&b, "\ndata: %d frames sealed, %d delivered, %d of them between ends of which nothing excused a loss", t.Data.Sent, t.Data.Delivered, t.Data.Expected)
 	return b.String()
 }
 
@@ -88,10 +91,9 @@ func Run(seed uint64, members int, length time.Duration, look func(*Hour)) (r Re
 			buf := make([]byte, 4096)
 			h.fail("panic: %v\n%s", p, buf[:runtime.Stack(buf, false)])
 		}
-		_, delivered := h.DataFrames()
 		r = Result{Seed: seed, Members: len(h.Members), Failures: h.Failures, Tally: Tally{
 			Runs: 1, Simulated: h.Since(), Memberships: h.Since() * time.Duration(len(h.Members)), Calms: h.Calms, SAKs: h.SAKs,
-			Frames: h.Segment.Counts, Data: delivered, Faults: h.Faults, Worst: h.worst, WorstSeed: seed,
+			Frames: h.Segment.Counts, Data: h.DataFrames(), Faults: h.Faults, Worst: h.worst, WorstSeed: seed,
 		}}
 	}()
 	h.Run()

@@ -33,8 +33,8 @@ func TestTwoMembersSecureAndCarryData(t *testing.T) {
 		t.Errorf("%d gaps, the first %s; %d SAKs", gaps.Count, gaps.First, a.Saw(mka.NoticeSAK))
 	}
 	// The last frame is still on its way.
-	if sent, delivered := s.DataFrames(); sent < 98 || delivered < sent-2 {
-		t.Errorf("%d frames sent, %d delivered", sent, delivered)
+	if n := s.DataFrames(); n.Sent < 98 || n.Delivered < n.Sent-2 || n.Expected != n.Sent {
+		t.Errorf("%+v", n)
 	}
 	s.CheckNonces()
 }
