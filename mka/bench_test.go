@@ -20,6 +20,11 @@ type duo struct {
 	ports [2]*mka.Port
 	last  [2][]byte // the last frame of each
 	saks  int
+
+	// Of the frames of each: how many, and the longest time between two.
+	sent     [2]int
+	lastSent [2]time.Time
+	longest  [2]time.Duration
 }
 
 type duoEvent struct {
@@ -64,6 +69,11 @@ func (d *duo) step(to int, ev mka.Event) {
 		out := d.ports[x.to].Step(d.now, x.ev)
 		for _, f := range out.Frames {
 			d.last[x.to] = slices.Clone(f)
+			d.sent[x.to]++
+			if was := d.lastSent[x.to]; !was.IsZero() {
+				d.longest[x.to] = max(d.longest[x.to], d.now.Sub(was))
+			}
+			d.lastSent[x.to] = d.now
 			queue = append(queue, duoEvent{1 - x.to, mka.Event{Kind: mka.EventFrame, Frame: d.last[x.to]}})
 		}
 		for _, op := range out.Ops {
