@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 )
@@ -77,11 +78,12 @@ func (h *Handler) Enabled(ctx context.Context, level slog.Level) bool {
 
 // WithAttrs implements slog.Handler.
 func (h *Handler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	origin := h.origin
+	var origin strings.Builder
+	origin.WriteString(h.origin)
 	for _, a := range attrs {
-		origin += a.String() + "\x00"
+		origin.WriteString(a.String() + "\x00")
 	}
-	return &Handler{h.next.WithAttrs(attrs), origin, h.limiter}
+	return &Handler{h.next.WithAttrs(attrs), origin.String(), h.limiter}
 }
 
 // WithGroup implements slog.Handler.
