@@ -3,12 +3,11 @@
 # make lint    golangci-lint, pinned; installed into the cache directory once
 # make fuzz    every fuzzer for FUZZTIME (30s) each
 # make sim     SEEDS (1000) seeds of a simulated hour each, from FIRST (1) on
-# make mutants deliberate bugs, each of which the simulation must find
 # make bench   all benchmarks
 #
-# Nothing has to be prepared. What is missing (a kernel with MACsec, tshark) is
-# installed with apt-get if we are root, and otherwise unpacked into
-# ~/.cache/lever; .ci/packages does both and says so.
+# Nothing has to be prepared. What is missing (a kernel with MACsec, tshark,
+# wpa_supplicant) is installed with apt-get if we are root, and otherwise
+# unpacked into ~/.cache/lever; .ci/packages does both and says so.
 
 GO            ?= go
 FUZZTIME      ?= 30s
@@ -28,12 +27,16 @@ SIM = GOGC=400 $(GO) test -count=1 -timeout=0 -v ./internal/sim -run '^TestSeeds
 
 export PATH := $(CACHE)/tools/bin:$(PATH):/usr/sbin:/sbin
 
+# What tests have measured and is shown when they have passed. Captures and logs
+# of those that failed are in bin/_artifacts.
+FIGURES := $(CURDIR)/bin/figures
+
 # Packages with tests for a kernel with MACsec, where they run as root. Those of
 # umlexec are about starting such a kernel and run on the host only.
 KERNEL_TESTS = $(shell grep -rlE --include='*_test.go' '^//go:build .*\bkernel\b' . | \
 	grep -v /testdata/ | xargs -r -n 1 dirname | sort -u | grep -vx ./internal/uml/umlexec)
 
-.PHONY: demo test lint fuzz sim mutants bench kernel tools build
+.PHONY: demo test lint fuzz sim bench kernel tools build
 
 build:
 	CGO_ENABLED=0 $(GO) build -o bin/lever ./cmd/lever
@@ -48,7 +51,10 @@ test: kernel tools
 	$(GO) test $(RACE) ./...
 	$(SIM) -sim.seeds=300
 	CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 ./internal/uml/...
-	CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 -exec $(UMLEXEC) $(KERNEL_TESTS)
+	@rm -rf bin/_artifacts $(FIGURES)
+	LEVER_FIGURES=$(FIGURES) CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 -artifacts -outputdir $(CURDIR)/bin \
+		-exec $(UMLEXEC) $(KERNEL_TESTS)
+	@cat $(FIGURES)
 
 lint: $(LINT)
 	$(LINT) run ./...
@@ -65,9 +71,6 @@ sim:
 	@mkdir -p bin
 	$(SIM) -sim.first=$(FIRST) -sim.seeds=$(SEEDS)
 
-mutants:
-	GOGC=400 $(GO) test -count=1 -timeout=0 -v ./internal/sim -run '^TestMutants' -sim.mutants=all
-
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
@@ -77,9 +80,9 @@ kernel:
 	@CGO_ENABLED=0 $(GO) build -o $(UMLEXEC) ./internal/uml/umlexec
 	@$(UMLEXEC) -find 2>/dev/null || { .ci/packages kernel && $(UMLEXEC) -find; }
 
-# Commands that tests compare with.
+# Commands that tests compare with, and play with.
 tools:
-	@.ci/packages tshark=tshark ip=iproute2
+	@.ci/packages tshark=tshark ip=iproute2 wpa_supplicant=wpasupplicant
 
 $(LINT):
 	GOBIN=$(dir $@) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)

@@ -5,8 +5,10 @@ package main
 import (
 	"bytes"
 	"encoding/hex"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/lab"
@@ -37,7 +39,8 @@ func wpaFaults(t *testing.T) {
 			wpa:        partySpec{cak: cak, ckn: bytes.Repeat([]byte{0xC7}, 16), priority: obeying},
 			want:       health.UnknownCKN,
 			words:      []string{strings.Repeat("c7", 16)},
-			wpaSaysNot: "ICV is not equal", // it has no opinion
+			wpaSays:    "KaY: CKN is not included in my CA", // when it is asked for every word; otherwise nothing
+			wpaSaysNot: "ICV is not equal",
 		},
 		{
 			name:  "Lever with GCM-AES-256 as client",
@@ -81,4 +84,31 @@ func wpaFaults(t *testing.T) {
 			m.await("Lever not to be secured", func(l lab.LinkStatus) bool { return !isSecured(l) })
 		})
 	}
+}
+
+// As client, wpa_supplicant unwraps a SAK for GCM-AES-256, fails to install it and
+// goes on in MKA as if it had. Lever must not be content with words: the link is
+// called secured, for MKA is, and carries nothing.
+func wpaDeadDataPath(t *testing.T) {
+	cak, ckn := octets(32), octets(32)
+	m := newMixed(t,
+		partySpec{lever: true, cak: cak, ckn: ckn, priority: serving, cipher: "gcm-aes-256"},
+		partySpec{cak: cak, ckn: ckn, priority: obeying})
+	m.turnOn(0)
+	m.turnOn(1)
+	m.await("MKA to be content", isSecured)
+	mac, err := m.parties[1].space.MAC(theParent)
+	m.must(err)
+	m.must(m.parties[0].space.Neighbour(theDevice, m.parties[1].addr.AsSlice(), mac))
+	m.must(lab.Await(m.ctx(), 4*patience, "Lever to miss traffic", func() (bool, string) {
+		// Somebody has to send for an answer to be missing.
+		if n := m.pingsBetween(0, 1, 10*time.Millisecond); n != 0 {
+			t.Fatalf("%d pings were answered", n)
+		}
+		all, err := lab.AwaitStatus(m.ctx(), m.routers, theLink, time.Millisecond, "the fault", func(all []lab.LinkStatus) bool {
+			f, raised := all[0].Fault(string(health.TrafficMissing))
+			return raised && strings.Contains(f.Text, m.sci(1)) && f.Next != ""
+		})
+		return err == nil, fmt.Sprint(all, err)
+	}))
 }

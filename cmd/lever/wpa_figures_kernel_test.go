@@ -19,6 +19,9 @@ import (
 // all is well, for then go test prints nothing.
 const figuresFile = "LEVER_FIGURES"
 
+// wpaFigures are those of this process.
+var wpaFigures figures
+
 // The figures of a run. Nothing asserts on them.
 type figures struct {
 	mu   sync.Mutex
@@ -46,7 +49,7 @@ func (f *figures) table() string {
 	})
 	var b bytes.Buffer
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "wpa_supplicant 2.10: from the last end's first MKPDU until data passes both ways, side by side on one processor")
+	fmt.Fprintln(w, "wpa_supplicant 2.10: from the last end's first MKPDU until data passes both ways")
 	for rest := f.rows; len(rest) > 0; {
 		n := slices.IndexFunc(rest, func(r figure) bool { return r.kind != rest[0].kind })
 		if n < 0 {
@@ -66,12 +69,14 @@ func (f *figures) table() string {
 	return b.String()
 }
 
-// print logs the table and writes it to the figures file, if one is named.
+// print logs the table and writes it, as far as it is by then, to the figures
+// file, if one is named.
 func (f *figures) print(t *testing.T) {
 	t.Helper()
-	t.Logf("\n%s", f.table())
+	table := f.table()
+	t.Logf("\n%s", table)
 	if name := os.Getenv(figuresFile); name != "" {
-		if err := os.WriteFile(name, []byte(f.table()), 0o644); err != nil {
+		if err := os.WriteFile(name, []byte(table), 0o644); err != nil {
 			t.Errorf("write the figures: %v", err)
 		}
 	}

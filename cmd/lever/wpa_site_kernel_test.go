@@ -310,8 +310,14 @@ func (m *mixed) oneKey(old macsec.KeyID) macsec.KeyID {
 		if one == noKey || one == old {
 			return false, seen
 		}
-		// The agents' word must be of the same key, so both are looked at anew each time.
-		_, err := lab.AwaitStatus(m.ctx(), m.routers, theLink, time.Millisecond, "Lever to say so", func(all []lab.LinkStatus) bool {
+		var agents []*lab.Router
+		for _, p := range m.running() {
+			if p.lever != nil {
+				agents = append(agents, p.lever)
+			}
+		}
+		// Their word must be of the same key, so both are looked at anew each time.
+		_, err := lab.AwaitStatus(m.ctx(), agents, theLink, time.Millisecond, "Lever to say so", func(all []lab.LinkStatus) bool {
 			for _, l := range all {
 				_, below := l.Fault(string(health.BelowPolicyCipher))
 				if !isSecured(l) || l.KN != lab.KeyNumber(one) || !below || len(l.Faults) != 1 {
@@ -346,12 +352,18 @@ func (m *mixed) keyOfKernels() (one macsec.KeyID, seen string) {
 	return one, m.describe()
 }
 
-// serves expects the key server to be a party.
-func (m *mixed) serves(i int) {
+// sci is a party's SCI in words. Both programs use port 1.
+func (m *mixed) sci(i int) string {
 	m.Helper()
 	mac, err := m.parties[i].space.MAC(theParent)
 	m.must(err)
-	want := macsec.NewSCI(mac, 1).String()
+	return macsec.NewSCI(mac, 1).String()
+}
+
+// serves expects the key server to be a party.
+func (m *mixed) serves(i int) {
+	m.Helper()
+	want := m.sci(i)
 	m.await("the key server to be "+m.parties[i].name, func(l lab.LinkStatus) bool { return l.KeyServer == want })
 }
 

@@ -96,13 +96,5 @@ func (p *process) end(sig syscall.Signal, patience time.Duration) error {
 	}
 }
 
-// close ends the process as an operator does, and by force if that takes long.
-func (p *process) close() error {
-	if err := p.end(syscall.SIGTERM, 3*time.Second); err != nil {
-		return errors.Join(err, p.end(syscall.SIGKILL, killPatience))
-	}
-	return nil
-}
-
 // killPatience is for a machine that is very busy.
-const killPatience = 5 * time.Second
+const killPatience = 15 * time.Second

@@ -95,7 +95,9 @@ func (r *Router) Close(keep bool) error {
 		w.Stop()
 	}
 	if !keep {
-		errs = append(errs, r.agent.close())
+		if err := r.End(syscall.SIGTERM, killPatience); err != nil {
+			errs = append(errs, err, r.Kill())
+		}
 	}
 	return errors.Join(append(errs, r.kernel.Close(), r.log.Close())...)
 }

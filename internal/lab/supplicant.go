@@ -91,8 +91,11 @@ func (s *Supplicant) End(sig syscall.Signal, patience time.Duration) error {
 	return s.daemon.end(sig, patience)
 }
 
-// Close ends it and lets go of what is open.
-func (s *Supplicant) Close() error { return errors.Join(s.daemon.close(), s.kernel.Close()) }
+// Close kills it, for what it has made goes with the namespace, and lets go of
+// what is open.
+func (s *Supplicant) Close() error {
+	return errors.Join(s.daemon.end(syscall.SIGKILL, killPatience), s.kernel.Close())
+}
 
 // Alive returns an error if it was started and has ended.
 func (s *Supplicant) Alive() error { return s.daemon.alive() }
