@@ -43,7 +43,7 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 	if l != nil && l.owner != nil && !stuck && (!p.mayReplaceLatest(pa) || p.leavesBehind(pa, pe, m)) {
 		return // the CAK in use is a better one or serves more members
 	}
-	if p.operating() || p.now.Before(c.retryAt) {
+	if p.operating() || p.now.Before(c.retryAt) || p.strands(pa, pe, m) {
 		return // it will be repeated
 	}
 	for k := range c.keys {
@@ -104,6 +104,33 @@ func (p *Port) leavesBehind(pa *participant, server *peer, m *MKPDU) bool {
 			return pe != nil && pe.sci == old.sci
 		})
 	})
+}
+
+// strands says whether we would leave somebody behind by taking the SAK in m, whom
+// its key server does not hear, and with whom we talk under the one in use: that
+// is held against it for as long as patience lasts, as the key server may hear him
+// again.
+func (p *Port) strands(pa *participant, server *peer, m *MKPDU) bool {
+	l := p.cp.latest
+	if l == nil || l.owner != pa {
+		return false
+	}
+	if !l.tx {
+		l = p.cp.carrying()
+	}
+	recent := p.now.Add(-2*p.cfg.Hello - p.cfg.Hello/2)
+	if l == nil || !slices.ContainsFunc(pa.peers, func(o *peer) bool {
+		_, listed := m.Live.Contains(o.mi)
+		_, coming := m.Potential.Contains(o.mi)
+		return o.live && o.sci != server.sci && o.transmits(l.ki) && o.heard.After(recent) &&
+			!listed && !(coming && p.cfg.External) // see welcome
+	}) {
+		return false
+	}
+	if p.now.After(pa.strandUntil.Add(patience)) {
+		pa.strandUntil = p.now.Add(patience)
+	}
+	return p.now.Before(pa.strandUntil)
 }
 
 // assignSSCIs fills k's members from the key server's Live Peer List. Version

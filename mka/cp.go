@@ -232,6 +232,9 @@ func (p *Port) orphaned(l *dataKey) bool {
 	if l.tx || pa == nil || old == nil || p.operating() {
 		return false
 	}
+	if slices.ContainsFunc(pa.peers, func(pe *peer) bool { return pe.live && pe.transmits(l.ki) }) {
+		return false
+	}
 	if pa.server != nil {
 		return !pa.server.droppedSince.IsZero() && due(p.now, pa.server.droppedSince.Add(2*p.cfg.Hello))
 	}

@@ -43,6 +43,7 @@ type participant struct {
 	quiet            time.Time // resumed beside an external end: listen first, until then
 	refusedUntil     time.Time // a SAK that was used before is refused that long, see refuseKI
 	lostAt           time.Time // when a live peer's life time last ended
+	strandUntil      time.Time // a SAK that is not for all is refused that long
 	sendNow          bool
 	lastSent         time.Time
 	ramp             time.Duration
