@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,7 +22,7 @@ import (
 func flood(t *testing.T, w *wire, rate int, make func(*lab.Hostile) []byte) (stop func()) {
 	t.Helper()
 	const turn = 10 * time.Millisecond
-	h := lab.NewHostile(1, w.heard.Frames())
+	h := lab.NewHostile(1, w.overheard())
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
 	done.Go(func() {
@@ -41,8 +42,15 @@ func flood(t *testing.T, w *wire, rate int, make func(*lab.Hostile) []byte) (sto
 	return func() { cancel(); done.Wait() }
 }
 
-// listened is a secured pair whose MKPDUs somebody has heard.
-func listened(t *testing.T) *pair {
+// overheard is what was heard so far.
+func (w *wire) overheard() [][]byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.heard.Frames())
+}
+
+// newOverheardPair is a secured pair whose MKPDUs somebody has heard.
+func newOverheardPair(t *testing.T) *pair {
 	t.Helper()
 	p := newPair(t)
 	p.heard = &lab.Heard{}
@@ -58,7 +66,7 @@ func listened(t *testing.T) *pair {
 // it a thousand times.
 func TestFloodDisturbsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := listened(t)
+		p := newOverheardPair(t)
 		before := strings.Count(p.r1.log.String(), "\n")
 		changes := p.r1.changes(t.Context())
 		stop := flood(t, p.wire, 5000, (*lab.Hostile).Next)
@@ -125,8 +133,8 @@ func (n *node) changes(ctx context.Context) (stop func() int) {
 // that is set up wrong and sends 5000 frames a second is no less so.
 func TestStrangersAreNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := listened(t)
-		frame := lab.NewHostile(1, p.heard.Frames()).Make(lab.UnknownCKN)
+		p := newOverheardPair(t)
+		frame := lab.NewHostile(1, p.overheard()).Make(lab.UnknownCKN)
 		stop := flood(t, p.wire, 5000, func(*lab.Hostile) []byte { return frame })
 		defer stop()
 		for _, n := range p.nodes() {
