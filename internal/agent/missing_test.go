@@ -38,8 +38,8 @@ func (n *node) noFault() {
 	}
 }
 
-// One end's frames do not arrive, and the other sends nothing: both ends know, each
-// by what it can see, and both stay secured as far as MKA goes.
+// One end's frames do not arrive, and the other sends nothing: the one that should
+// receive knows, and both stay secured as far as MKA goes.
 func TestTrafficThatIsMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newSecuredPair(t)
@@ -53,15 +53,11 @@ func TestTrafficThatIsMissing(t *testing.T) {
 			!strings.Contains(f.Text, "of which 0 arrived and none is valid") || !strings.Contains(f.Next, "agrees on GCM-AES-XPN-256 in MKA") || f.Severity != health.Critical {
 			t.Errorf("%s", f)
 		}
-		f = p.r1.awaitFault(0, health.TrafficMissing)
-		if !strings.Contains(f.Text, "here is dead, and perhaps the other: this end sent") || !strings.Contains(f.Text, "protected frames within 30s and nothing came back") {
-			t.Errorf("%s", f)
-		}
+		p.r1.noFault() // r2 says that it sends nothing
 		for _, n := range p.nodes() {
 			n.awaitState(0, StateSecured)
 		}
 		time.Sleep(10 * time.Minute)
-		p.r1.awaitFault(0, health.TrafficMissing) // until something arrives
 		since := p.r2.awaitFault(0, health.TrafficMissing).Since
 		if since.After(time.Now().Add(-10 * time.Minute)) {
 			t.Errorf("a fault of more than ten minutes is from %v", since)
@@ -70,11 +66,6 @@ func TestTrafficThatIsMissing(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.r2.await(3*time.Second, "without a fault", func(s LinkStatus) bool { return len(s.Faults) == 0 })
-		p.r1.awaitFault(0, health.TrafficMissing)
-		if err := p.r2.send(p.r1); err != nil {
-			t.Fatal(err)
-		}
-		p.r1.await(3*time.Second, "without a fault", func(s LinkStatus) bool { return len(s.Faults) == 0 })
 	})
 }
 
@@ -154,7 +145,7 @@ func TestTrafficWatch(t *testing.T) {
 		{"both are silent", [2]*rates{{0, 0, 0, 5}, {}}, "this end sent", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var w trafficWatch
+			w := trafficWatch{foreign: true}
 			now := time.Unix(1000, 0)
 			st := mka.Status{Secured: true, KI: near, Participants: []mka.ParticipantStatus{{}}}
 			state := &macsec.SecY{}

@@ -19,7 +19,9 @@ const (
 	// claimedFrames a peer must say that it has sent in that time: fewer may have
 	// been lost on the way.
 	claimedFrames = 3
-	// sentFrames this end must have sent: somebody would have answered.
+	// sentFrames this end must have sent: somebody would have answered. This is
+	// held against other equipment only; a Lever that says that it sends nothing
+	// sends nothing, as on a link that traffic takes one way only.
 	sentFrames = 10
 	// spoiltFrames must have arrived and failed their check.
 	spoiltFrames = 10
@@ -28,6 +30,8 @@ const (
 // trafficWatch compares what peers say and what this end sends with what
 // arrives. The zero one is ready.
 type trafficWatch struct {
+	foreign bool // the far end is other equipment
+
 	total macsec.Accumulator
 	peers map[mka.SCI]*peerTraffic
 }
@@ -65,7 +69,7 @@ func (w *trafficWatch) look(now time.Time, st *mka.Status, state *macsec.SecY, l
 	}
 	totals, said := w.total.Totals(), transmitPNs(st)
 	watched := make(map[mka.SCI]*peerTraffic, len(said))
-	silent := true // nothing valid comes from anybody
+	silent := true // nothing valid comes from any of other equipment
 	for sci, pn := range said {
 		p := w.peers[sci]
 		known := p != nil
@@ -84,7 +88,7 @@ func (w *trafficWatch) look(now time.Time, st *mka.Status, state *macsec.SecY, l
 		if now.Sub(p.heard) < lag {
 			p.base.claimed = p.now.claimed // it may still speak of frames that were heard
 		}
-		silent = silent && now.Sub(p.heard) >= trafficPatience
+		silent = silent && w.foreign && now.Sub(p.heard) >= trafficPatience
 	}
 	w.peers = watched
 	for sci, p := range watched {
@@ -147,6 +151,7 @@ func transmitPNs(st *mka.Status) map[mka.SCI]uint64 {
 func (t *task) watchTraffic(state *macsec.SecY, now time.Time) {
 	st := t.port.Status()
 	var faults []health.Fault
+	t.traffic.foreign = t.link.External
 	for _, m := range t.traffic.look(now, &st, state, 2*t.link.MKA.Life) {
 		faults = append(faults, health.Raise(health.TrafficMissing, m.since, "peer", m.peer, "interface", t.link.Local.Secure,
 			"cipher", st.Suite, "detail", m.detail))
