@@ -85,14 +85,14 @@ func newMixed(t *testing.T, specs ...partySpec) *mixed {
 		m.must(lab.Bridge(space("switch"), spaces, theParent))
 	}
 	for i, spec := range specs {
-		m.equip(m.parties[i], i, spec, program)
+		m.equip(m.parties[i], spec, program)
 	}
 	m.record()
 	return m
 }
 
 // equip gives a party its software and its keys.
-func (m *mixed) equip(p *party, i int, spec partySpec, program string) {
+func (m *mixed) equip(p *party, spec partySpec, program string) {
 	m.Helper()
 	if spec.mac != nil {
 		l, err := p.space.Links.LinkByName(theParent)
@@ -164,7 +164,7 @@ func (m *mixed) keepEvidence() {
 	m.Helper()
 	to := m.ArtifactDir()
 	m.Logf("capture and logs are in %s (kept only with go test -artifacts)", to)
-	m.mustNot(filepath.WalkDir(m.dir, func(path string, e fs.DirEntry, err error) error {
+	m.mustNot(filepath.WalkDir(m.dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || !slices.Contains([]string{".pcap", ".log", ".json"}, filepath.Ext(path)) {
 			return err
 		}
