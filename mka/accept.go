@@ -77,6 +77,8 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 	pa.ramp = firstRamp
 	p.conditions.clear(ConditionSuiteMismatch, pa.ckn)
 	p.conditions.clear(ConditionNotConfidential, pa.ckn)
+	p.conditions.clear(ConditionBadSAK, pa.ckn)
+	p.conditions.clear(ConditionReplayedKI, pa.ckn)
 	p.install(k)
 }
 
@@ -145,9 +147,11 @@ func (p *Port) assignSSCIs(k *dataKey, pa *participant, server *peer, m *MKPDU) 
 			if ssci == own {
 				ssci++
 			}
-			if e.MI == pa.mi {
+			switch e.MI {
+			case pa.mi:
 				k.ownSSCI = ssci
-			} else {
+			case pa.formerMI: // it has an SSCI and nobody who uses it
+			default:
 				k.members = append(k.members, liveMember(pa, e.MI, ssci))
 			}
 			ssci++
@@ -157,7 +161,7 @@ func (p *Port) assignSSCIs(k *dataKey, pa *participant, server *peer, m *MKPDU) 
 	k.members = append(k.members, member{mi: server.mi, sci: server.sci})
 	known := true
 	for _, e := range m.Live.Entries {
-		if e.MI == pa.mi {
+		if e.MI == pa.mi || e.MI == pa.formerMI {
 			continue
 		}
 		mem := liveMember(pa, e.MI, 0)

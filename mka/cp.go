@@ -45,6 +45,7 @@ type dataKey struct {
 
 	installed       uint64 // the last operation of its installation
 	firstOp, lastOp uint64 // the operations that its current state waits for
+	refusals        int    // of enabling its transmit SA
 	err             error
 }
 
@@ -54,6 +55,7 @@ type member struct {
 	mi    MI
 	sci   SCI
 	ssci  uint32
+	lost  bool      // its life time ended since: it may have given the SAK up
 	keyed bool      // its receive SA was asked for
 	op    uint64    // with which operation
 	retry time.Time // it was refused: ask again then
@@ -125,6 +127,17 @@ func (c *cp) deadlines(life time.Duration, at func(time.Time)) {
 	}
 }
 
+// lose marks mi as lost in every SAK that it has.
+func (c *cp) lose(mi MI) {
+	for k := range c.keys {
+		for i := range k.members {
+			if k.members[i].mi == mi {
+				k.members[i].lost = true
+			}
+		}
+	}
+}
+
 // advanceCP moves the CP machine by one state if it can.
 func (p *Port) advanceCP() bool {
 	c := &p.cp
@@ -144,6 +157,9 @@ func (p *Port) advanceCP() bool {
 		if l.owner != nil {
 			l.owner.sendNow = true
 		}
+	}
+	if pa := l.owner; pa != nil && pa.dist != nil && pa.dist.ki == l.ki && p.everyLive(l, (*peer).receives) {
+		pa.dist = nil // whoever gives it up must not be told again: see madeFor
 	}
 	switch c.state {
 	case cpReceiving:
@@ -204,7 +220,7 @@ func due(now, t time.Time) bool { return !t.IsZero() && !now.Before(t) }
 // has waited long enough; the others when the key server does.
 func (p *Port) mayTransmit(l *dataKey) bool {
 	switch {
-	case l.owner == nil:
+	case l.owner == nil || p.now.Before(p.cp.retryAt):
 		return false
 	case l.owner.serving && p.leaves(l, false):
 		return false
@@ -368,7 +384,7 @@ func (p *Port) noteInUse(l *dataKey) {
 func (p *Port) noteSecured() {
 	p.secured = nil
 	for k := range p.cp.keys {
-		if k.tx && k.received() {
+		if k.tx && k.received() && !slices.ContainsFunc(k.owner.peers, p.elsewhere) {
 			p.secured = k
 			break
 		}

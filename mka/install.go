@@ -148,11 +148,15 @@ func (p *Port) opDone(id uint64, err error) {
 	if id != l.lastOp {
 		return
 	}
+	c := &p.cp
 	if l.err != nil {
-		p.installFailed(l)
+		if c.state == cpTransmit && l.refusals < maxRefusals {
+			p.enableFailed(l)
+		} else {
+			p.installFailed(l)
+		}
 		return
 	}
-	c := &p.cp
 	switch c.state {
 	case cpReceive:
 		l.rx = true
@@ -167,6 +171,9 @@ func (p *Port) opDone(id uint64, err error) {
 		}
 	case cpTransmit:
 		l.tx = true
+		if l.owner != nil {
+			p.conditions.clear(ConditionInstallFailed, l.owner.ckn)
+		}
 		for _, o := range c.olds {
 			o.tx = false
 		}
@@ -191,18 +198,39 @@ func (k *dataKey) lateMemberFailed(id uint64, retry time.Time) bool {
 	return true
 }
 
+// maxRefusals is how often enabling a transmit SA is asked for.
+const maxRefusals = 3
+
+// enableFailed has the transmit SA enabled again, soon: others may transmit with
+// this SAK already, and our old one still serves.
+func (p *Port) enableFailed(l *dataKey) {
+	p.raiseInstallFailed(l)
+	l.err = nil
+	l.refusals++
+	p.cp.state = cpReceiving
+	p.cp.retryAt = p.now.Add(firstRamp << l.refusals)
+}
+
+func (p *Port) raiseInstallFailed(l *dataKey) {
+	cond := Condition{Kind: ConditionInstallFailed, Err: l.err, KI: l.ki}
+	if l.owner != nil {
+		cond.CKN = l.owner.ckn
+	}
+	p.conditions.raise(p.now, cond)
+}
+
 // installFailed goes back to what worked. The key server tries again with a
 // new SAK, a client when the SAK is distributed again.
 func (p *Port) installFailed(l *dataKey) {
 	c := &p.cp
-	cond := Condition{Kind: ConditionInstallFailed, Err: l.err, KI: l.ki}
+	p.raiseInstallFailed(l)
 	if l.owner != nil {
-		cond.CKN = l.owner.ckn
 		l.owner.dist = nil
 		p.rekeyWanted = l.owner.serving
-		p.spent.giveBack(l.ki)
 	}
-	p.conditions.raise(p.now, cond)
+	if c.state == cpReceive {
+		p.spent.giveBack(l.ki) // else it may have been enabled, and only the answer lost
+	}
 	p.goBack(l)
 	p.dropReceiveSCs() // also forgets those that were refused
 	c.retryAt = p.now.Add(DefaultHello)

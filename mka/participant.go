@@ -28,7 +28,7 @@ type participant struct {
 	ick      *ICK
 	rank     uint64
 
-	mi               MI
+	mi, formerMI     MI
 	mn, mnCeiling    uint32
 	kn, knCeiling    uint32
 	mark, markBefore uint32 // recent message numbers of ours, see recent
@@ -85,6 +85,7 @@ func (p *Port) newParticipant(ckn CKN, cak Key, rank uint64) (*participant, erro
 
 // freshMI gives pa a new member identifier, and with it new number spaces.
 func (p *Port) freshMI(pa *participant) error {
+	pa.formerMI = pa.mi
 	if _, err := io.ReadFull(p.cfg.Rand, pa.mi[:]); err != nil {
 		return fmt.Errorf("draw a member identifier: %w", err)
 	}

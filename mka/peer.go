@@ -24,8 +24,8 @@ type peer struct {
 	keyServer bool // it believes itself to be key server
 	desired   bool
 
-	// knowsMore: it lists as live somebody who is not live here.
-	knowsMore bool
+	// unmet are those whom it lists as live and who are not live here.
+	unmet []MI
 
 	heardMN        uint32    // the last of our MNs that it listed
 	suspendedUntil time.Time // it announced to be silent until then
@@ -129,6 +129,7 @@ func (p *Port) expirePeers(pa *participant) {
 		if pe.live {
 			p.notice(Notice{Kind: NoticePeerLost, CKN: pa.ckn, SCI: pe.sci})
 			lost = true
+			p.cp.lose(pe.mi)
 		}
 		return true
 	})
@@ -150,7 +151,7 @@ func (p *Port) expirePeers(pa *participant) {
 // or a replay. Whom a live peer hears we are likely to hear, too.
 func (pa *participant) hasPotential() bool {
 	for _, pe := range pa.peers {
-		if pe.live && pe.knowsMore {
+		if pe.live && slices.ContainsFunc(pe.unmet, func(mi MI) bool { return !pa.lives(mi) }) {
 			return true
 		}
 		if pe.live {
@@ -163,19 +164,21 @@ func (pa *participant) hasPotential() bool {
 	return false
 }
 
-// unmet says whether the Live Peer List of m has somebody who is not live here,
-// and is not the former MI of one who is.
-func (p *Port) unmet(pa *participant, m *MKPDU) bool {
+// noteUnmet remembers whom the Live Peer List of m has that is not live here, and
+// is not a former MI of somebody who is.
+func (p *Port) noteUnmet(pa *participant, pe *peer, m *MKPDU) {
+	pe.unmet = pe.unmet[:0]
 	for i := range m.Live.Entries {
 		mi := m.Live.Entries[i].MI
-		if mi == pa.mi || pa.wasDisplaced(mi, p.now) {
-			continue
-		}
-		if pe := pa.peer(mi); pe == nil || !pe.live {
-			return true
+		if len(pe.unmet) < maxPeers && mi != pa.mi && mi != pa.formerMI && !pa.lives(mi) && !pa.wasDisplaced(mi, p.now) {
+			pe.unmet = append(pe.unmet, mi)
 		}
 	}
-	return false
+}
+
+func (pa *participant) lives(mi MI) bool {
+	pe := pa.peer(mi)
+	return pe != nil && pe.live
 }
 
 // spentKIs remembers the SAKs that were accepted here, also when their key

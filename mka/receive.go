@@ -1,6 +1,7 @@
 package mka
 
 import (
+	"errors"
 	"slices"
 	"time"
 )
@@ -20,6 +21,10 @@ func (p *Port) receive(frame []byte) {
 		return
 	}
 	if !env.Verify(pa.ick) {
+		if errors.Is(env.refused, ErrAgility) {
+			p.counters.Malformed++
+			return
+		}
 		p.counters.ICVMismatch++
 		p.conditions.raiseFrom(p.now, ConditionICVMismatch, env.CKN, env.Source)
 		return
@@ -66,7 +71,7 @@ func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 	if m.XPN.Present {
 		pa.peerSendsXPN = true
 	}
-	pe.knowsMore = p.unmet(pa, m)
+	p.noteUnmet(pa, pe, m)
 	if m.Announcement.Present {
 		pa.peerAnnounces = true
 		pe.noteSuites(&m.Announcement)
@@ -85,6 +90,9 @@ func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 			p.elect(pa)
 		}
 		pe.proven = true
+		if _, live := m.Live.Contains(pa.mi); !live {
+			pa.sendNow = true // it has yet to learn that we hear it
+		}
 		if skipped {
 			pa.sendNow = true // it restarted and resumed: let it prove us soon
 		}
@@ -111,7 +119,7 @@ func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 		p.acceptSAK(pa, pe, m)
 	}
 	l := p.cp.latest
-	since(&pe.lackingSince, p.now, l != nil && !pe.transmits(l.ki))
+	since(&pe.lackingSince, p.now, l != nil && l.tx && !pe.transmits(l.ki))
 	since(&pe.droppedSince, p.now, l != nil && !pe.mentions(l.ki))
 }
 

@@ -1,7 +1,6 @@
 package mka
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -34,6 +33,13 @@ func (p *Port) serveKeys() bool {
 		needed, urgent := p.needsSAK(pa)
 		if !needed || !p.mayStartSAK(pa, urgent) {
 			continue
+		}
+		if pa.kn == math.MaxUint32 {
+			// No key number is used twice under an MI (802.1X-2020 9.8.1): go on
+			// under another as soon as the peers know it.
+			p.renewMI(pa)
+			p.cp.retryAt = p.now.Add(DefaultHello)
+			return false
 		}
 		if err := p.generateSAK(pa); err != nil {
 			p.cp.retryAt = p.now.Add(DefaultHello)
@@ -169,7 +175,9 @@ func (p *Port) mustMove(l *dataKey) bool {
 	return free && an != l.an
 }
 
-// madeFor says whether the live peers are just those that l was made for.
+// madeFor says whether the live peers are just those that l was made for. One
+// that was lost and is back may have deleted its SAs: told of l again it would
+// begin with packet number 1 again.
 func (pa *participant) madeFor(l *dataKey) bool {
 	n := 0
 	for _, pe := range pa.peers {
@@ -177,7 +185,7 @@ func (pa *participant) madeFor(l *dataKey) bool {
 			continue
 		}
 		n++
-		if !slices.ContainsFunc(l.members, func(m member) bool { return m.mi == pe.mi }) {
+		if !slices.ContainsFunc(l.members, func(m member) bool { return m.mi == pe.mi && !m.lost }) {
 			return false
 		}
 	}
@@ -224,10 +232,6 @@ func (p *Port) mayStartSAK(pa *participant, urgent bool) bool {
 func (p *Port) operating() bool { return p.doneOp != p.nextOp }
 
 func (p *Port) generateSAK(pa *participant) error {
-	if pa.kn == math.MaxUint32 {
-		p.renewMI(pa)
-		return errors.New("key numbers are used up: start again under a fresh MI")
-	}
 	nonce := make([]byte, p.cfg.Suite.KeyLen())
 	if _, err := io.ReadFull(p.cfg.Rand, nonce); err != nil {
 		return fmt.Errorf("draw the nonce of a SAK: %w", err)
