@@ -141,8 +141,12 @@ func (h *Hour) inflict(kind faultKind) bool {
 		if m.Port == nil {
 			return false
 		}
+		if r.IntN(2) == 0 {
+			h.doomed[m.Number] = 1 + r.IntN(3*len(h.Members))
+		} else {
+			h.later(h.upTo(4*h.Segment.Delay+3*m.OpDelay+1), func() { h.crash(m) })
+		}
 		h.someoneAlive().Rekey()
-		h.later(h.upTo(4*h.Segment.Delay+3*m.OpDelay+1), func() { h.crash(m) })
 	case suspended:
 		return h.suspend(m)
 	case clockJump: // at a restart
@@ -277,7 +281,7 @@ func (h *Hour) suspend(m *Member) bool {
 }
 
 func (h *Hour) restart(m *Member) {
-	if m.Port != nil {
+	if m.Port != nil || m == h.absent {
 		return
 	}
 	r := h.Net.Rand()

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
 	"time"
@@ -49,8 +50,8 @@ func (h *Hour) forge() bool {
 	r := h.Net.Rand()
 	frames := h.some(40)
 	h.Note("%d forged frames", len(frames))
-	for _, f := range frames {
-		f = slices.Clone(f)
+	for _, was := range frames {
+		f := slices.Clone(was)
 		if r.IntN(2) == 0 && len(f) > mnOffset+4+icvLen { // what an attacker wants to say most: a later message
 			binary.BigEndian.PutUint32(f[mnOffset:], binary.BigEndian.Uint32(f[mnOffset:])+uint32(1+r.IntN(1000)))
 		} else {
@@ -58,6 +59,7 @@ func (h *Hour) forge() bool {
 				f[r.IntN(len(f))] ^= 1 << r.IntN(8)
 			}
 		}
+		h.forged[string(f)] = !bytes.Equal(f, was)
 		h.sendSoon(f)
 	}
 	return len(frames) > 0
@@ -149,6 +151,7 @@ func (h *Hour) sendSpeech(m *mka.MKPDU, c CAK) {
 		h.fail("attacker: %v", err)
 		return
 	}
+	h.forged[string(f)] = true
 	h.sendSoon(f)
 }
 

@@ -41,10 +41,13 @@ type Hour struct {
 	open     [maxMembers][maxMembers]bool
 	troubled [maxMembers]int
 	fails    [maxMembers]float64 // how likely a SecY operation is refused
+	doomed   [maxMembers]int     // after how many SecY operations it dies, before it knows of the last
 	ckns     map[mka.KI]mka.CKN
 	issued   []CAK
+	absent   *Member // stays away for a calm
 	attacker *simlink.Station
-	heard    [][]byte // frames that the attacker kept
+	forged   map[string]bool // frames of the attacker's that nobody else ever sent
+	heard    [][]byte        // frames that the attacker kept
 	tapped   uint64
 	until    time.Duration // when the last fault under way ends
 	moved    time.Duration // when packet numbers last jumped
@@ -55,7 +58,7 @@ type Hour struct {
 // NewHour makes a run of that length from a seed. With members 0 the seed says how
 // many there are.
 func NewHour(seed uint64, members int, length time.Duration) *Hour {
-	h := &Hour{Sim: New(seed), length: length, ckns: map[mka.KI]mka.CKN{}}
+	h := &Hour{Sim: New(seed), length: length, ckns: map[mka.KI]mka.CKN{}, forged: map[string]bool{}}
 	r := h.Net.Rand()
 	if members == 0 {
 		// Most links have two ends.
@@ -102,6 +105,7 @@ func NewHour(seed uint64, members int, length time.Duration) *Hour {
 	h.Segment.Tap = h.tap
 	h.Stepped = h.stepped
 	h.Operated = h.operated
+	h.Forged = func(frame []byte) bool { return h.forged[string(frame)] }
 	return h
 }
 
@@ -137,6 +141,11 @@ func (h *Hour) operated(m *Member, op mka.Op, err error) {
 		h.catchUp(m, op)
 	}
 	h.closed(m)
+	if n := &h.doomed[m.Number]; *n > 0 {
+		if *n--; *n == 0 {
+			h.crash(m)
+		}
+	}
 }
 
 // refuse lets a SecY operation fail.
@@ -202,15 +211,17 @@ func (h *Hour) everySecond() {
 
 // calm ends every fault and then wants everything as it should be.
 func (h *Hour) calm() {
-	if h.until > h.Since() {
+	clear(h.doomed[:])
+	for h.until > h.Since() { // one fault may lead to another
 		h.Net.Run(h.until - h.Since())
 	}
 	h.Note("calm")
 	h.Segment.Faults = simlink.Faults{}
+	back := h.leave()
 	for _, m := range h.Members {
 		h.fails[m.Number], m.OpDelay = 0, 0
 		m.Station.Heal()
-		if m.Port == nil {
+		if m.Port == nil && m != h.absent {
 			h.restart(m)
 		}
 	}
@@ -232,25 +243,56 @@ func (h *Hour) calm() {
 	if h.Failed() {
 		return
 	}
-	was := h.Members[0].Status().KI
-	h.someone().Rekey()
+	some := h.present()
+	was := some[0].Status().KI
+	some[h.Net.Rand().IntN(len(some))].Rekey()
 	h.Net.Run(rekeyBound)
 	h.settled("a rekey in calm")
-	if h.Members[0].Status().KI == was {
+	if some[0].Status().KI == was {
 		h.fail("no rekey on request%s", h.describe())
 	}
 	h.Calms++
+	back()
+}
+
+// leave has one member of a group stay away for a calm, now and then, and returns
+// what brings it back: the others must come right without it.
+func (h *Hour) leave() (back func()) {
+	r := h.Net.Rand()
+	if len(h.Members) == 2 || r.IntN(3) != 0 {
+		return func() {}
+	}
+	m := h.someone()
+	h.Note("%s stays away", m.Name)
+	h.absent = m
+	m.Kill()
+	h.rings[m.Number].closing = nil
+	over := h.trouble(m)
+	return func() {
+		h.absent = nil
+		h.restart(m)
+		h.Net.After(mka.DefaultLife, over)
+	}
+}
+
+// present are the members that are not to stay away.
+func (h *Hour) present() []*Member {
+	if h.absent == nil {
+		return h.Members
+	}
+	return slices.DeleteFunc(slices.Clone(h.Members), func(m *Member) bool { return m == h.absent })
 }
 
 // securedOn is Secured under one CAK, looked at cheaply first.
 func (h *Hour) securedOn(ckn mka.CKN) bool {
-	ki, _ := h.Members[0].SAs.Encoding()
-	for _, m := range h.Members {
+	some := h.present()
+	ki, _ := some[0].SAs.Encoding()
+	for _, m := range some {
 		if o, ok := m.SAs.Encoding(); !ok || o != ki || m.Port == nil {
 			return false
 		}
 	}
-	return h.ckns[ki] == ckn && h.Secured()
+	return h.ckns[ki] == ckn && h.Secured(some...)
 }
 
 // settled wants all secured, every pair open, and one SA each way for each peer with
@@ -265,8 +307,9 @@ func (h *Hour) settled(when string) {
 		return
 	}
 	h.opened()
-	ki, _ := h.Members[0].SAs.Encoding()
-	for _, m := range h.Members {
+	some := h.present()
+	ki, _ := some[0].SAs.Encoding()
+	for _, m := range some {
 		y := m.look()
 		if sa := y.TxSC.SA(y.EncodingAN); sa == nil || sa.NextPN >= lastNumbersXPN || !y.CipherSuite.XPN() && sa.NextPN >= lastNumbers {
 			h.fail("%s: packet numbers run out, and nobody makes a SAK after %s: %v", m.Name, when, &m.SAs)
@@ -274,8 +317,8 @@ func (h *Hour) settled(when string) {
 		if m.Config.Suite.XPN() && h.SSCI(ki, m.Config.SCI) != h.rank(m) {
 			h.fail("%s: SSCI %d under %s, and by the order of SCIs it is %d", m.Name, h.SSCI(ki, m.Config.SCI), short(ki), h.rank(m))
 		}
-		left := m.SAs.TransmitSAs() != 1 || m.SAs.ReceiveSCs() != len(h.Members)-1
-		for _, o := range h.Members {
+		left := m.SAs.TransmitSAs() != 1 || m.SAs.ReceiveSCs() != len(some)-1
+		for _, o := range some {
 			if o != m {
 				left = left || m.SAs.ReceiveSAs(o.Config.SCI) != 1
 				if !h.open[m.Number][o.Number] && !h.abandoned(m) && !h.abandoned(o) {
@@ -292,18 +335,19 @@ func (h *Hour) settled(when string) {
 
 // quiet says that all are secured, nobody rekeys, and no SecY is at work.
 func (h *Hour) quiet() bool {
-	for _, m := range h.Members {
+	some := h.present()
+	for _, m := range some {
 		if m.Port == nil || len(m.pending) > 0 || m.Port.Status().Rekeying {
 			return false
 		}
 	}
-	return h.Secured()
+	return h.Secured(some...)
 }
 
 // rank is m's SSCI: 1 is that of the numerically greatest SCI (802.1AEbw).
 func (h *Hour) rank(m *Member) uint32 {
 	n := uint32(1)
-	for _, o := range h.Members {
+	for _, o := range h.present() {
 		if m.Config.SCI.Less(o.Config.SCI) {
 			n++
 		}
@@ -334,6 +378,9 @@ func (h *Hour) bounded() {
 		for _, pa := range st.Participants {
 			if len(pa.Peers) > peersBound {
 				h.fail("%s: %d peers under %q", m.Name, len(pa.Peers), string(pa.CKN))
+			}
+			if slices.ContainsFunc(pa.Peers, func(pe mka.PeerStatus) bool { return pe.SCI == m.Config.SCI }) {
+				h.fail("%s: counts itself among its peers under %q", m.Name, string(pa.CKN))
 			}
 		}
 		if n := m.SAs.ReceiveSCs(); n > len(h.Members)-1 {

@@ -227,7 +227,15 @@ func (m *Member) arrive(frame []byte) {
 		if m.sim.Trace != nil {
 			m.sim.traceFrame(TraceReceived, m, frame)
 		}
+		if m.sim.Forged == nil || m.stalled || !m.sim.Forged(frame) {
+			m.Step(mka.Event{Kind: mka.EventFrame, Frame: frame})
+			return
+		}
+		before := m.Port.Status().Counters.Received
 		m.Step(mka.Event{Kind: mka.EventFrame, Frame: frame})
+		if m.Port != nil && m.Port.Status().Counters.Received != before {
+			m.sim.fail("%s: takes in a forged MKPDU: % x", m.Name, frame)
+		}
 	}
 }
 
@@ -340,6 +348,9 @@ func (m *Member) operate() {
 			m.sim.trace(Entry{Kind: TraceOp, Member: m, Op: op, Err: err})
 			if m.sim.Operated != nil {
 				m.sim.Operated(m, op, err)
+			}
+			if m.life != life {
+				return // it died before it knew
 			}
 			if len(m.pending) > 0 {
 				m.operate()

@@ -137,12 +137,13 @@ func (h *Hour) confirm(m *Member, ckn mka.CKN) {
 	}
 }
 
-// bestCommon is the best CAK that all ends have; the zero value if there is none.
+// bestCommon is the best CAK that all ends have who are there; the zero value if there is none.
 func (h *Hour) bestCommon() (best CAK) {
-	for _, c := range h.rings[0].caks {
+	some := h.present()
+	for _, c := range h.rings[some[0].Number].caks {
 		all := true
-		for _, r := range h.rings {
-			all = all && slices.Contains(r.caks, c)
+		for _, m := range some {
+			all = all && slices.Contains(h.rings[m.Number].caks, c)
 		}
 		if all && c.Rank > best.Rank {
 			best = c

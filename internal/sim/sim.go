@@ -33,6 +33,9 @@ type Sim struct {
 	// each operation on a SecY and before its result is reported.
 	Stepped  func(m *Member, out *mka.Output)
 	Operated func(m *Member, op mka.Op, err error)
+	// Forged, if set, says of an MKPDU that no member ever sent it: no Port may
+	// take it in.
+	Forged func(frame []byte) bool
 	// Lenient: message and key numbers may repeat, because a test has two members
 	// draw one MI, or equipment count from the beginning again.
 	Lenient bool
