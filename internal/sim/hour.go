@@ -44,7 +44,8 @@ type Hour struct {
 	doomed   [maxMembers]int     // after how many SecY operations it dies, before it knows of the last
 	ckns     map[mka.KI]mka.CKN
 	issued   []CAK
-	absent   *Member // stays away for a calm
+	gone     map[mka.CKN]time.Duration // since when no ring was seen to have it
+	absent   *Member                   // stays away for a calm
 	attacker *simlink.Station
 	forged   map[string]bool // frames of the attacker's that nobody else ever sent
 	heard    [][]byte        // frames that the attacker kept
@@ -58,7 +59,7 @@ type Hour struct {
 // NewHour makes a run of that length from a seed. With members 0 the seed says how
 // many there are.
 func NewHour(seed uint64, members int, length time.Duration) *Hour {
-	h := &Hour{Sim: New(seed), length: length, ckns: map[mka.KI]mka.CKN{}, forged: map[string]bool{}}
+	h := &Hour{Sim: New(seed), length: length, ckns: map[mka.KI]mka.CKN{}, forged: map[string]bool{}, gone: map[mka.CKN]time.Duration{}}
 	r := h.Net.Rand()
 	if members == 0 {
 		// Most links have two ends.

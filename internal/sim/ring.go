@@ -152,11 +152,22 @@ func (h *Hour) bestCommon() (best CAK) {
 	return best
 }
 
+// forgotten is how long nobody's ring must have had a CAK until nobody's Port has it:
+// longer than an issue takes to reach all, and than any driver stalls.
+const forgotten = 20 * time.Second
+
 // former is a CAK that somebody once had and nobody has any more.
 func (h *Hour) former() (CAK, bool) {
 	var gone []CAK
 	for _, c := range h.issued {
-		if !slices.ContainsFunc(h.rings, func(r *ring) bool { return r.has(c.CKN) }) {
+		if slices.ContainsFunc(h.rings, func(r *ring) bool { return r.has(c.CKN) }) {
+			delete(h.gone, c.CKN)
+			continue
+		}
+		since, known := h.gone[c.CKN]
+		if !known {
+			h.gone[c.CKN] = h.Since()
+		} else if h.Since()-since > forgotten {
 			gone = append(gone, c)
 		}
 	}

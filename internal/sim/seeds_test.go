@@ -35,7 +35,11 @@ func TestSeeds(t *testing.T) {
 	fmt.Printf("%d seeds in %.1f s, %.1f a second: %v\n", tally.Runs, took, float64(tally.Runs)/took, &tally)
 	for i, r := range failed {
 		if i == shown {
-			t.Errorf("and %d seeds more", len(failed)-shown)
+			var more []uint64
+			for _, r := range failed[shown:] {
+				more = append(more, r.Seed)
+			}
+			t.Errorf("and %d seeds more: %v", len(more), more)
 			break
 		}
 		name, err := keep(filepath.Join(t.ArtifactDir(), fmt.Sprintf("sim-%d", r.Seed)), r)
