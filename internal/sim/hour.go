@@ -264,6 +264,9 @@ func (h *Hour) leave() (back func()) {
 		return func() {}
 	}
 	m := h.someone()
+	if !slices.ContainsFunc(h.Members, func(o *Member) bool { return o != m && o.Config.Priority != mka.NeverKeyServer }) {
+		return func() {} // nobody else can be key server
+	}
 	h.Note("%s stays away", m.Name)
 	h.absent = m
 	m.Kill()
