@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,10 +45,11 @@ func TestRestarts(t *testing.T) {
 				how.end(end)
 				s.carries()
 				s.start(end)
-				if now := s.secured(); now.ID != key.ID {
+				now := s.secured()
+				if now.ID != key.ID && !s.lostPeer(1-end) {
 					t.Errorf("%s to r%d: %v after %v: it was not resumed", how.name, end+1, now, key)
-					key = now
 				}
+				key = now
 			}
 		}
 		for _, end := range []int{keyServer, 1 - keyServer} {
@@ -64,6 +66,13 @@ func TestRestarts(t *testing.T) {
 		s.secured()
 	})
 	s.onlyEncrypted()
+}
+
+// lostPeer says whether a router has ever given its peer up. On a machine so busy
+// that an agent takes a life time to start that is right, and so is the fresh SAK
+// that the return of the peer makes.
+func (s *site) lostPeer(i int) bool {
+	return slices.ContainsFunc(s.routers[i].LastLines(1000), func(l string) bool { return strings.Contains(l, "peer_lost") })
 }
 
 // keyServer is which router is key server.
