@@ -28,7 +28,7 @@ var (
 // and within how many seeds the simulation must find it.
 type mutant struct {
 	name, file, why string
-	seeds           uint64
+	seeds, found    uint64 // allowed, and needed when it was last tried
 	old, new        string
 }
 
@@ -38,7 +38,7 @@ const (
 )
 
 // readMutants reads the list. Each mutant is three files of the archive: NAME/about
-// with "file:", "seeds:" and "why:" lines, NAME/old and NAME/new.
+// with "file:", "seeds:", "found:" and "why:" lines, NAME/old and NAME/new.
 func readMutants(t *testing.T) []mutant {
 	t.Helper()
 	archive, err := txtar.ParseFile(mutantList)
@@ -64,6 +64,10 @@ func readMutants(t *testing.T) []mutant {
 					m.file = value
 				case "seeds":
 					if m.seeds, err = strconv.ParseUint(value, 10, 64); err != nil {
+						t.Fatalf("%s: %s: %v", mutantList, name, err)
+					}
+				case "found":
+					if m.found, err = strconv.ParseUint(value, 10, 64); err != nil {
 						t.Fatalf("%s: %s: %v", mutantList, name, err)
 					}
 				case "why":
@@ -103,7 +107,7 @@ func TestMutantsApply(t *testing.T) {
 	}
 	var names []string
 	for _, m := range all {
-		if slices.Contains(names, m.name) || m.old == m.new || m.seeds == 0 || m.why == "" {
+		if slices.Contains(names, m.name) || m.old == m.new || m.found == 0 || m.found > m.seeds || m.why == "" {
 			t.Errorf("%s: %s is there twice or incomplete", mutantList, m.name)
 		}
 		names = append(names, m.name)
