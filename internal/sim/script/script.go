@@ -12,6 +12,7 @@
 //	cak NAME CKN [octet=] [rank=] | remove NAME CKN | revoke NAME CKN
 //	rekey NAME | pn NAME VALUE | fail NAME op= [n=] | slow NAME 1s
 //	cut A>B | heal | loss 0.2 | replay NAME mn= [mi=]
+//	lenient: two may use one MI, because the scenario makes them
 //	run 10s [until=secured] | status [NAME…] | data [NAME…] | gaps [NAME…]
 //	show|hide frames|drops|lpn|hellos|ssci|again (at first the first two are shown)
 //	say NAME … | send NAME …: see hand.go
