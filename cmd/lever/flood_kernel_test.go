@@ -19,7 +19,7 @@ import (
 // What a flood may cost an agent.
 const (
 	floodLogLines = 40
-	floodResident = 8 << 20 // octets that it grows by
+	floodResident = 16 << 20 // octets that it grows by
 	// floodStream is the rate of the data under flood: enough to see a gap of
 	// ten milliseconds.
 	floodStream = 100

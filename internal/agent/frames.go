@@ -17,7 +17,7 @@ const publishEvery = 500 * time.Millisecond
 
 // batchFrames is how many frames are read at once: few enough that whatever
 // else the task has to do waits for no more than some tens of microseconds.
-const batchFrames = 32
+const batchFrames = 64
 
 // pace is how often a lane is read: once in a while, and as many times more at
 // once as were saved up. No link that works comes near it.
@@ -133,11 +133,14 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // flood must not cost more than its decoding. No deadline waits for the end of
 // a batch, since the Port does in each Step what is due by then.
 func (t *task) receive(a arrival) (quiet bool) {
+	t.arrived = time.Now() // for all: where there is no vDSO, to look is a call
 	for i := range a.frames.Len() {
 		t.step(mka.Event{Kind: mka.EventFrame, Frame: a.frames.Frame(i)})
 	}
+	quiet = !t.news && t.arrived.Sub(t.published) < publishEvery
+	t.arrived = time.Time{}
 	a.back <- a.frames
-	return !t.news && time.Since(t.published) < publishEvery
+	return quiet
 }
 
 // refocus tells the sockets which CKNs and peers there are by now. A live peer

@@ -40,6 +40,7 @@ type task struct {
 	secy     secy.SecY
 	conn     mkaConn
 	focused  pae.Focus // what conn was told
+	arrived  time.Time // when the batch of frames that is being read came; else zero
 	port     *mka.Port
 	file     linkFile
 	ring     *keys.Ring
@@ -349,7 +350,11 @@ func (t *task) step(ev mka.Event) {
 
 // obey makes one Step and does of its Output all but the operations.
 func (t *task) obey(ev mka.Event) {
-	out := t.port.Step(time.Now(), ev)
+	now := t.arrived
+	if now.IsZero() {
+		now = time.Now()
+	}
+	out := t.port.Step(now, ev)
 	t.deadline = out.Deadline
 	if out.Persist != nil {
 		t.persist(out.Persist)
