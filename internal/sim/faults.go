@@ -304,6 +304,11 @@ func (h *Hour) restart(m *Member) {
 		m.SetClock(by, int64(r.IntN(401)-200))
 		h.Note("%s: the clock is off by %v", m.Name, by)
 	}
+	unknown := map[mka.KI]bool{}
+	for ki := range m.SAs.KIs {
+		unknown[ki] = record == nil || h.rings[m.Number].unknown[ki]
+	}
+	h.rings[m.Number].unknown = unknown
 	m.Earlier = nil // a record is lost at most once in a life
 	m.StartFrom(record, h.rings[m.Number].caks...)
 }

@@ -11,7 +11,8 @@ import (
 // unless one of these excuses the pair until it is open again:
 //
 //   - A revocation of a CAK that an end has SAs of closes its SecY, as it must, and
-//     in a group has others follow it to another CAK.
+//     in a group has others follow it to another CAK. An end whose driver started
+//     without its record closes what may be of it.
 //   - A refused SecY operation closes the pairs of that member: what it was to install
 //     is not there.
 //   - In a group, a member that somebody's MKA life time lost is left behind: the

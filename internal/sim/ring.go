@@ -14,7 +14,8 @@ type ring struct {
 	caks    []CAK
 	revoked []CAK // and those given up although they were better than the mark
 	closing []mka.CKN
-	mark    uint64 // the rank of the best CAK that was in use
+	unknown map[mka.KI]bool // found in the SecY by a driver without a record
+	mark    uint64          // the rank of the best CAK that was in use
 }
 
 func (r *ring) has(ckn mka.CKN) bool {
@@ -82,7 +83,7 @@ func (h *Hour) withdraw(m *Member, c CAK, kind mka.EventKind) {
 		if h.abandoned(m) {
 			h.excuse(m)
 		}
-		if h.holds(m, c.CKN) {
+		if h.holds(m, c.CKN) || r.mayHold(m) {
 			h.excuseAll()
 		}
 	}
@@ -101,6 +102,16 @@ func (h *Hour) withdraw(m *Member, c CAK, kind mka.EventKind) {
 func (h *Hour) holds(m *Member, ckn mka.CKN) bool {
 	for ki := range m.SAs.KIs {
 		if h.ckns[ki] == ckn {
+			return true
+		}
+	}
+	return false
+}
+
+// mayHold says whether m has SAs of which it cannot know the CAK.
+func (r *ring) mayHold(m *Member) bool {
+	for ki := range m.SAs.KIs {
+		if r.unknown[ki] {
 			return true
 		}
 	}
