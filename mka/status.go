@@ -72,7 +72,8 @@ func (p *Port) Status() Status {
 	if p.secured != nil {
 		l = p.secured
 	}
-	s.DelayProtect = p.delayProtected()
+	s.DelayProtect = p.delayProtected() && pa != nil && pa.livePeers() > 0 &&
+		!slices.ContainsFunc(pa.peers, func(pe *peer) bool { return pe.live && !pe.use.DelayProtect })
 	if pa != nil && p.now.Before(p.suspended) {
 		s.Suspension = Suspension{Until: p.suspended, Heard: pa.suspensionHeard()}
 	}
