@@ -113,6 +113,7 @@ func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 	pe.lpnHigh.latest, pe.lpnHigh.old = m.XPN.LatestLPNHigh, m.XPN.OldLPNHigh
 	p.enforceLPN(pe)
 	if pe.live {
+		p.attribute(pa, pe)
 		p.welcome(pa, pe)
 	}
 	if m.DistributedSAK.Present {

@@ -178,6 +178,17 @@ func (p *Port) adopt() {
 	}
 }
 
+// attribute gives the SAs that were found, and of which nobody knows the CAK, to
+// the one under which a peer speaks of them.
+func (p *Port) attribute(pa *participant, pe *peer) {
+	for k := range p.cp.keys {
+		if k.found && k.owner == nil && pe.mentions(k.ki) {
+			k.owner, k.found, k.created = pa, false, p.now
+			p.persistDirty = true
+		}
+	}
+}
+
 // resumeParticipant makes pa the member that an earlier agent was, if the
 // record knows it: its peers notice nothing but a late hello.
 func (p *Port) resumeParticipant(pa *participant) bool {
