@@ -11,49 +11,6 @@ import (
 	"github.com/lever-link/lever/mka"
 )
 
-// Some equipment keeps its MI over a restart and counts keys from 1 again: the
-// packet numbers of a KI that was in use would start again.
-func TestKeyNumbersUsedBeforeAreRefused(t *testing.T) {
-	s, m, w, gaps := withWPA(t, 17, 16)
-	w.makeSAK()
-	s.Net.Run(15 * time.Second)
-	before := m.Status()
-	if before.KI.KN != 2 || !before.Secured {
-		t.Fatalf("KN 2: %+v", before)
-	}
-	w.kn = 0
-	w.makeSAK()
-	s.Net.Run(10 * time.Second)
-	c := m.Condition(mka.ConditionReplayedKI)
-	if c == nil || c.KI != (mka.KI{MI: w.mi, KN: 1}) || c.SCI != w.sci {
-		t.Errorf("conditions %+v", m.Status().Conditions)
-	}
-	if got, _ := m.SAs.Encoding(); got != before.KI {
-		t.Errorf("it transmits with %v", got)
-	}
-	if *gaps != 0 {
-		t.Errorf("the SAK in use was given up: %d gaps", *gaps)
-	}
-	// What helps is a key number that was not used, and it is taken at once.
-	w.kn = 2
-	w.makeSAK()
-	s.Net.Run(10 * time.Second)
-	if st := m.Status(); !st.Secured || st.KI.KN != 3 {
-		t.Errorf("KN 3: %+v", st)
-	}
-	// Equipment that keeps to the one that was refused is asked for another,
-	// by a fresh MI.
-	mi := m.Status().Participants[0].MI
-	s.Lenient = true // it makes another SAK of the name
-	w.kn = 1
-	w.makeSAK()
-	w.kn = 3
-	s.Net.Run(time.Minute)
-	if st := m.Status(); !st.Secured || st.KI.KN != 4 || st.Participants[0].MI == mi || !w.reaches(m) {
-		t.Errorf("after a refusal of a minute: %+v", st)
-	}
-}
-
 func TestMembersThatDrawOneMIRenewIt(t *testing.T) {
 	s := newSim(t, 1)
 	s.Lenient = true // both count message numbers under one MI, until they meet
