@@ -80,7 +80,7 @@ func (c *conditions) raise(now time.Time, x Condition) {
 	i := slices.IndexFunc(*c, func(o Condition) bool { return o.Kind == x.Kind && o.CKN == x.CKN })
 	if i < 0 {
 		c.expire(now)
-		if len(*c) == maxConditions {
+		if len(*c) == maxConditions && !c.evict() {
 			return
 		}
 		x.Since = now
@@ -103,6 +103,31 @@ func (c *conditions) raiseFrom(now time.Time, kind ConditionKind, ckn []byte, so
 		}
 	}
 	c.raise(now, Condition{Kind: kind, CKN: CKN(ckn), Source: source})
+}
+
+// evict makes room by forgetting what was seen once only, the oldest first: made-up
+// CKNs must not hide the neighbour that is set up wrong.
+func (c *conditions) evict() bool {
+	oldest := -1
+	for i := range *c {
+		if o := &(*c)[i]; o.Count == 1 && o.Kind == ConditionUnknownCKN && (oldest < 0 || o.Last.Before((*c)[oldest].Last)) {
+			oldest = i
+		}
+	}
+	if oldest < 0 {
+		return false
+	}
+	*c = slices.Delete(*c, oldest, oldest+1)
+	return true
+}
+
+// clearFrom ends a condition that a frame of source contradicts. In a group
+// somebody else may still show it.
+func (c *conditions) clearFrom(kind ConditionKind, ckn CKN, source MAC) {
+	if len(*c) == 0 {
+		return
+	}
+	*c = slices.DeleteFunc(*c, func(o Condition) bool { return o.Kind == kind && o.CKN == ckn && o.Source == source })
 }
 
 func (c *conditions) clear(kind ConditionKind, ckn CKN) {

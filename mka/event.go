@@ -106,7 +106,8 @@ type Op struct {
 	KI   KI
 
 	// For OpAddReceiveSA and OpAddTransmitSA. SAK is shared with the Port,
-	// which erases it: do not retain it.
+	// which erases it: do not retain it, and look whether it is still there
+	// when the operation had to wait.
 	SAK   Key
 	Suite CipherSuite
 	SSCI  uint32

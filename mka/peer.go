@@ -12,6 +12,7 @@ type peer struct {
 	mn  uint32 // the last accepted; smaller or equal ones are replays
 	sci SCI
 
+	address MAC // the source of its last frame
 	// live: it once listed our MI with a recent MN (802.1X-2020 9.4.3).
 	// proven: it did so to this process; a resumed peer is live before it is.
 	live, proven bool

@@ -160,11 +160,15 @@ func (p *Port) Step(now time.Time, ev Event) Output {
 		p.cp.adoptedUntil = now.Add(p.cfg.Life)
 	}
 	p.now = now
+	due := p.out.Deadline
 	p.out = Output{Frames: p.out.Frames[:0], Ops: p.out.Ops[:0], Notices: p.out.Notices[:0]}
 	switch ev.Kind {
 	case EventTick:
 	case EventFrame:
-		p.receive(ev.Frame)
+		if !p.receive(ev.Frame) && !due.IsZero() && now.Before(due) {
+			p.out.Deadline = due // nothing was learned, and nothing is due
+			return p.out
+		}
 	case EventAddCAK:
 		p.addCAK(ev)
 	case EventRemoveCAK, EventRevokeCAK:

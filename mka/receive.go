@@ -8,64 +8,65 @@ import (
 
 // receive takes one frame through the checks of 802.1X-2020 11.11.2, cheap
 // ones first: nothing is believed, and nothing allocated, before the ICV.
-func (p *Port) receive(frame []byte) {
+func (p *Port) receive(frame []byte) (believed bool) {
 	env, err := Open(frame, OpenParams{EtherType: p.cfg.EtherType, Destination: p.cfg.Destination})
 	if err != nil {
 		p.counters.Malformed++
-		return
+		return false
 	}
 	pa := p.participant(env.CKN)
 	if pa == nil {
 		p.counters.UnknownCKN++
 		p.conditions.raiseFrom(p.now, ConditionUnknownCKN, env.CKN, env.Source)
-		return
+		return false
 	}
 	if !env.Verify(pa.ick) {
 		if errors.Is(env.refused, ErrAgility) {
 			p.counters.Malformed++
-			return
+			return false
 		}
 		p.counters.ICVMismatch++
 		p.conditions.raiseFrom(p.now, ConditionICVMismatch, env.CKN, env.Source)
-		return
+		return false
 	}
 	if err := p.rx.Decode(&env); err != nil {
 		p.counters.Malformed++
-		return
+		return false
 	}
 	m := &p.rx
 	switch {
 	case m.Basic.SCI == p.cfg.SCI:
 		p.counters.OwnSCI++ // reflected, or a second agent under our SCI
 		p.conditions.raiseFrom(p.now, ConditionOwnSCI, env.CKN, env.Source)
-		return
+		return false
 	case m.Basic.MI == pa.mi:
 		p.renewMI(pa) // somebody drew the same MI: 802.1X-2020 9.4.2
-		return
+		return true
 	}
 	pe := pa.peer(m.Basic.MI)
 	if pe != nil && (m.Basic.MN <= pe.mn || m.Basic.SCI != pe.sci) {
 		p.counters.Replayed++
-		return
+		return false
 	}
 	if pe == nil {
 		if pa.wasDisplaced(m.Basic.MI, p.now) {
 			p.counters.Replayed++
-			return
+			return false
 		}
 		if pe = p.addPeer(pa, m.Basic.MI, m.Basic.SCI); pe == nil {
-			return
+			return false
 		}
 		pa.ramp, pa.sendNow = firstRamp, true
 	}
 	p.counters.Received++
 	p.hear(pa, pe, m)
+	return true
 }
 
 // hear takes in what a verified, fresh MKPDU of pe says.
 func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 	skipped := pe.mn != 0 && m.Basic.MN-pe.mn > 8
-	pe.mn, pe.heard = m.Basic.MN, p.now
+	pe.mn, pe.heard, pe.address = m.Basic.MN, p.now, m.Source
 	pe.priority, pe.version = m.Basic.Priority, m.Basic.Version
 	pe.keyServer, pe.desired = m.Basic.KeyServer, m.Basic.MACsecDesired
 	if m.XPN.Present {
@@ -104,7 +105,7 @@ func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 	if pe.live {
 		p.hearSuspension(pa, pe, m)
 	}
-	p.conditions.clear(ConditionICVMismatch, pa.ckn)
+	p.conditions.clearFrom(ConditionICVMismatch, pa.ckn, m.Source)
 
 	// What SAK Use says has its effect in settle, after the Distributed SAK, as
 	// 802.1X-2020 9.10 demands; but a new SAK must not displace one with which

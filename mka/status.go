@@ -39,6 +39,7 @@ type ParticipantStatus struct {
 type PeerStatus struct {
 	SCI      SCI
 	MI       MI
+	Address  MAC // that its MKPDUs come from; zero when none came yet
 	Live     bool
 	Priority uint8
 	Version  uint8
@@ -86,7 +87,7 @@ func (p *Port) Status() Status {
 		ps := ParticipantStatus{CKN: pa.ckn, Rank: pa.rank, MI: pa.mi, InUse: pa.inUse}
 		for _, pe := range pa.peers {
 			x := PeerStatus{
-				SCI: pe.sci, MI: pe.mi, Live: pe.live, Priority: pe.priority, Version: pe.version, Expires: pe.expires,
+				SCI: pe.sci, MI: pe.mi, Address: pe.address, Live: pe.live, Priority: pe.priority, Version: pe.version, Expires: pe.expires,
 				Suites: pe.suites, TransmitPN: pe.transmitPN(s.KI),
 			}
 			if p.now.Before(pe.suspendedUntil) {

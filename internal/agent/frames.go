@@ -143,15 +143,18 @@ func (t *task) receive(a arrival) (quiet bool) {
 	return quiet
 }
 
-// refocus tells the sockets which CKNs and peers there are by now. A live peer
-// is known by the address in its SCI, which is that of its port as a rule
-// (IEEE 802.1AE 9.9); one that sends from another address is heard all the same.
+// refocus tells the sockets which CKNs and peers there are by now. A peer of
+// before a restart is known by the address in its SCI, which is that of its port as
+// a rule (IEEE 802.1AE 9.9), until it is heard.
 func (t *task) refocus() {
 	var f pae.Focus
 	for _, pa := range t.port.Status().Participants {
 		f.CKNs = append(f.CKNs, string(pa.CKN))
 		for i := range pa.Peers {
-			address := [6]byte(pa.Peers[i].SCI[:6])
+			address := [6]byte(pa.Peers[i].Address)
+			if address == ([6]byte{}) {
+				address = [6]byte(pa.Peers[i].SCI[:6])
+			}
 			if pa.Peers[i].Live && !slices.Contains(f.Peers, address) {
 				f.Peers = append(f.Peers, address)
 			}
