@@ -2,97 +2,12 @@ package mka_test
 
 import (
 	"fmt"
-	"math"
 	"testing"
 	"time"
 
-	"github.com/lever-link/lever/internal/sim"
 	"github.com/lever-link/lever/internal/simlink"
 	"github.com/lever-link/lever/mka"
 )
-
-func TestMembersThatDrawOneMIRenewIt(t *testing.T) {
-	s := newSim(t, 1)
-	s.Lenient = true // both count message numbers under one MI, until they meet
-	a := s.Add("a", 1, func(c *mka.Config) { c.Rand = &sameFirst{first: 12, rest: sim.Random(1)} })
-	b := s.Add("b", 2, func(c *mka.Config) { c.Rand = &sameFirst{first: 12, rest: sim.Random(2)} })
-	a.Start(epoch1)
-	b.Start(epoch1)
-	s.mustSecure(5 * time.Second)
-	if x, y := a.Status().Participants[0].MI, b.Status().Participants[0].MI; x == y {
-		t.Errorf("both are %v", x)
-	}
-	s.Net.Run(time.Minute)
-	s.noGaps()
-}
-
-// sameFirst yields zeros first, so that two members draw the same MI.
-type sameFirst struct {
-	first int
-	rest  interface{ Read([]byte) (int, error) }
-}
-
-func (r *sameFirst) Read(b []byte) (int, error) {
-	if r.first >= len(b) {
-		clear(b)
-		r.first -= len(b)
-		return len(b), nil
-	}
-	return r.rest.Read(b)
-}
-
-func TestMessageNumbersEnd(t *testing.T) {
-	for who := range 2 {
-		t.Run(fmt.Sprintf("member %d", who), func(t *testing.T) {
-			s, _, _ := pair(t, nil)
-			m := s.Members[who]
-			m.Kill()
-			r := *m.Record
-			r.Participants = append([]mka.ParticipantRecord(nil), r.Participants...)
-			r.Participants[0].MN = math.MaxUint32 - 1100
-			m.StartFrom(&r, epoch1)
-			s.mustSecure(5 * time.Second)
-			mi := m.Status().Participants[0].MI
-			if r.Participants[0].MI != mi {
-				t.Fatal("it did not resume")
-			}
-			s.Net.Run(10 * time.Minute) // 300 hellos
-			if now := m.Status().Participants[0].MI; now == mi {
-				t.Error("the MI is the same after its message numbers ended")
-			}
-			if !s.Secured() {
-				t.Errorf("%+v", m.Status())
-			}
-			s.noGaps()
-		})
-	}
-}
-
-func TestKeyNumbersEnd(t *testing.T) {
-	s, a, _ := pair(t, nil)
-	a.Kill()
-	r := *a.Record
-	r.Participants = append([]mka.ParticipantRecord(nil), r.Participants...)
-	r.Participants[0].KN = math.MaxUint32 - 18
-	a.StartFrom(&r, epoch1)
-	s.mustSecure(5 * time.Second)
-	for i := range 4 {
-		before := a.Status().KI
-		a.Step(mka.Event{Kind: mka.EventRekey})
-		s.Net.Run(15 * time.Second)
-		after := a.Status().KI
-		if after == before || !s.Secured() {
-			t.Fatalf("rekey %d: %+v", i, a.Status())
-		}
-		if (after.MI == before.MI) != (i < 1) {
-			t.Errorf("rekey %d: from %v to %v", i, before, after)
-		}
-		if i >= 1 {
-			break
-		}
-	}
-	s.noGaps()
-}
 
 // The key server's own SSCI is in the middle of the Live Peer List's order.
 func TestSSCIsWithTheKeyServerInTheMiddle(t *testing.T) {

@@ -27,30 +27,6 @@ func pair(t *testing.T, change func(*mka.Config)) (s *scene, a, b *sim.Member) {
 	return s, a, b
 }
 
-func TestSecuresInThreeExchangesWithoutWaitingForATimer(t *testing.T) {
-	s := newSim(t, 1)
-	a, b := s.Add("a", 1, nil), s.Add("b", 2, nil)
-	a.Start(epoch1)
-	s.Net.Run(30 * time.Second) // the first waits for the second, at hello pace
-	frames := 0
-	s.Segment.Tap = func(time.Time, *simlink.Station, []byte) { frames++ }
-	b.Start(epoch1)
-	if d := s.mustSecure(time.Second); d > time.Millisecond {
-		t.Errorf("secured after %v of a link with 50 µs delay", d)
-	}
-	if frames > 9 {
-		t.Errorf("%d MKPDUs to secure, want 9 at most", frames)
-	}
-	if st := a.Status(); !st.IsKeyServer || b.Status().IsKeyServer {
-		t.Error("with equal priorities the lower SCI must be key server")
-	}
-	s.Net.Run(time.Minute)
-	s.noGaps()
-	if n := a.Saw(mka.NoticeSAK); n != 1 {
-		t.Errorf("%d SAKs in a quiet minute, want 1", n)
-	}
-}
-
 func TestEitherSideMayStartFirstWithAnyPriority(t *testing.T) {
 	for _, tt := range []struct {
 		a, b   uint8
@@ -74,19 +50,6 @@ func TestEitherSideMayStartFirstWithAnyPriority(t *testing.T) {
 					}
 				}
 			})
-		}
-	}
-}
-
-func TestNobodyServesWhenAllPrioritiesAre255(t *testing.T) {
-	s := newSim(t, 1)
-	for i := range byte(2) {
-		s.Add(string('a'+rune(i)), i+1, func(c *mka.Config) { c.Priority = 255 }).Start(epoch1)
-	}
-	s.Net.Run(10 * time.Second)
-	for _, m := range s.Members {
-		if m.Condition(mka.ConditionNoKeyServer) == nil || m.Status().Carrying {
-			t.Errorf("%s: %+v", m.Name, m.Status())
 		}
 	}
 }
@@ -213,19 +176,6 @@ func TestCAKRolloverWaitsForARekeyUnderWay(t *testing.T) {
 		}
 	}
 	s.noGaps()
-}
-
-func TestRevocationClosesAtOnce(t *testing.T) {
-	s, a, b := pair(t, nil)
-	a.Step(mka.Event{Kind: mka.EventRevokeCAK, CKN: epoch1.CKN})
-	s.Net.Run(time.Millisecond)
-	if a.SAs.TransmitSAs() != 0 || a.SAs.ReceiveSCs() != 0 || a.Status().Carrying {
-		t.Errorf("after the revocation the SecY still has %v", &a.SAs)
-	}
-	s.Net.Run(10 * time.Second)
-	if b.Saw(mka.NoticePeerLost) != 1 {
-		t.Error("the far end did not notice")
-	}
 }
 
 func TestRestartWithTheRecordIsNotNoticed(t *testing.T) {

@@ -17,10 +17,7 @@ type scene struct {
 
 func newSim(t *testing.T, seed uint64) *scene {
 	s := &scene{Sim: sim.New(seed), t: t}
-	s.Fail = func(format string, args ...any) {
-		t.Helper()
-		t.Errorf(format, args...)
-	}
+	s.Fail = t.Errorf
 	s.gaps = s.WatchGaps()
 	t.Cleanup(s.CheckNonces)
 	return s

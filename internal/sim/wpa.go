@@ -17,7 +17,7 @@ import (
 type WPA struct {
 	Other
 	Latest, Old *Key
-	KN          uint32 // the last that it gave out
+	KN          uint32 // the last that it gave out; set, it counts on from there
 
 	next     *Key
 	an       mka.AN
