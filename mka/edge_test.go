@@ -85,35 +85,6 @@ func TestRekeysAtBothEndsAtOnceLoseNothing(t *testing.T) {
 	}
 }
 
-// A restart without the record may fall into a rekey as well.
-func TestRestartWithoutTheRecordInARekeyLosesNothing(t *testing.T) {
-	for who := range 2 {
-		for step := range 40 {
-			t.Run(fmt.Sprintf("member %d step %d", who, step), func(t *testing.T) {
-				s, a, _ := pair(t, nil)
-				m := s.Members[who]
-				for _, x := range s.Members {
-					x.OpDelay = 10 * time.Microsecond
-				}
-				a.Step(mka.Event{Kind: mka.EventRekey})
-				end := s.Net.Now().Add(10 * time.Second)
-				for range step {
-					s.Net.Next(end)
-				}
-				m.Kill()
-				s.Net.Run(300 * time.Millisecond)
-				m.StartFrom(nil, epoch1)
-				s.mustSecure(20 * time.Second)
-				s.Net.Run(20 * time.Second)
-				if !s.Secured() {
-					t.Error("not secured any more")
-				}
-				s.noGaps()
-			})
-		}
-	}
-}
-
 // A record is stored before the numbers in it are used, but its last write may
 // be lost all the same: no message number is sent twice.
 func TestOneLostWriteOfTheRecordRepeatsNoNumber(t *testing.T) {

@@ -266,30 +266,40 @@ func TestRestartWithoutTheRecordLosesNothing(t *testing.T) {
 	}
 }
 
+// Whoever dies in the midst of a rekey, wherever that is, and comes back with its
+// record or without it: nothing is lost.
 func TestKilledAtEveryStepOfARekey(t *testing.T) {
-	for who := range 2 {
-		for step := range 40 {
-			t.Run(fmt.Sprintf("member %d step %d", who, step), func(t *testing.T) {
-				s, a, _ := pair(t, nil)
-				m := s.Members[who]
-				for _, x := range s.Members {
-					x.OpDelay = 10 * time.Microsecond
-				}
-				a.Step(mka.Event{Kind: mka.EventRekey})
-				end := s.Net.Now().Add(10 * time.Second)
-				for range step {
-					s.Net.Next(end)
-				}
-				m.Kill()
-				s.Net.Run(300 * time.Millisecond)
-				m.Start(epoch1)
-				s.mustSecure(20 * time.Second)
-				s.Net.Run(20 * time.Second)
-				if !s.Secured() {
-					t.Error("not secured any more")
-				}
-				s.noGaps()
-			})
+	for _, c := range []struct {
+		name  string
+		start func(*sim.Member)
+	}{
+		{"with its record", func(m *sim.Member) { m.Start(epoch1) }},
+		{"without", func(m *sim.Member) { m.StartFrom(nil, epoch1) }},
+	} {
+		for who := range 2 {
+			for step := range 40 {
+				t.Run(fmt.Sprintf("%s/member %d step %d", c.name, who, step), func(t *testing.T) {
+					s, a, _ := pair(t, nil)
+					m := s.Members[who]
+					for _, x := range s.Members {
+						x.OpDelay = 10 * time.Microsecond
+					}
+					a.Step(mka.Event{Kind: mka.EventRekey})
+					end := s.Net.Now().Add(10 * time.Second)
+					for range step {
+						s.Net.Next(end)
+					}
+					m.Kill()
+					s.Net.Run(300 * time.Millisecond)
+					c.start(m)
+					s.mustSecure(20 * time.Second)
+					s.Net.Run(20 * time.Second)
+					if !s.Secured() {
+						t.Error("not secured any more")
+					}
+					s.noGaps()
+				})
+			}
 		}
 	}
 }

@@ -356,11 +356,7 @@ func (s *Script) cmdSuspend(a *args) error {
 
 // cmdPN has a device use packet numbers up, so that the next one is the one given.
 func (s *Script) cmdPN(a *args) error {
-	name, err := a.word("a name")
-	if err != nil {
-		return err
-	}
-	st, err := s.station(name)
+	st, err := s.named(a, "a name")
 	if err != nil {
 		return err
 	}
@@ -381,15 +377,11 @@ func (s *Script) cmdPN(a *args) error {
 			return st.member.Kernel.MoveTx(st.member.Index, macsec.AN(sa.AN), pn-sa.NextPN)
 		}
 	}
-	return fmt.Errorf("%s has no transmit SA", name)
+	return fmt.Errorf("%s has no transmit SA", st.name)
 }
 
 func (s *Script) cmdFail(a *args) error {
-	name, err := a.word("a name")
-	if err != nil {
-		return err
-	}
-	st, err := s.station(name)
+	st, err := s.named(a, "a name")
 	if err != nil {
 		return err
 	}
@@ -405,11 +397,7 @@ func (s *Script) cmdFail(a *args) error {
 }
 
 func (s *Script) cmdSlow(a *args) error {
-	name, err := a.word("a name")
-	if err != nil {
-		return err
-	}
-	st, err := s.station(name)
+	st, err := s.named(a, "a name")
 	if err != nil {
 		return err
 	}

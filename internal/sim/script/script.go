@@ -137,6 +137,15 @@ func (s *Script) station(name string) (*station, error) {
 	return s.stations[i], nil
 }
 
+// named is the station that the next word names.
+func (s *Script) named(a *args, what string) (*station, error) {
+	name, err := a.word(what)
+	if err != nil {
+		return nil, err
+	}
+	return s.station(name)
+}
+
 // secured says whether all stations that are there, the hand-made ones apart, are
 // secured and can talk to each other.
 func (s *Script) secured() bool {

@@ -45,15 +45,11 @@ func (s *Script) cmdLoss(a *args) error {
 
 // cmdReplay has an attacker send what somebody sent before, once more.
 func (s *Script) cmdReplay(a *args) error {
-	name, err := a.word("whose frame")
+	st, err := s.named(a, "whose frame")
 	if err != nil {
 		return err
 	}
-	st, err := s.station(name)
-	if err != nil {
-		return err
-	}
-	mn, mi := uint32(a.number("mn", 0)), a.text("mi", name+"1")
+	mn, mi := uint32(a.number("mn", 0)), a.text("mi", st.name+"1")
 	if s.attacker == nil {
 		s.attacker = s.sim.Segment.Attach(func([]byte) {})
 	}
@@ -63,7 +59,7 @@ func (s *Script) cmdReplay(a *args) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s sent no MKPDU %s.%d", name, mi, mn)
+	return fmt.Errorf("%s sent no MKPDU %s.%d", st.name, mi, mn)
 }
 
 func (s *Script) cmdRun(a *args) error {
