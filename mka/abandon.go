@@ -1,0 +1,110 @@
+package mka
+
+import (
+	"slices"
+	"time"
+)
+
+// When a SAK that was not taken into use is given up for what carries traffic:
+// ABANDON of 802.1X-2020 12.4, and what groups and changes of CAK add to it.
+
+// displaced says whether l is a SAK of our own making that nobody transmits
+// with, and another key server was elected meanwhile: one that had fallen
+// silent is back, and its SAK still serves.
+func (p *Port) displaced(l *dataKey) bool {
+	pa := l.owner
+	return pa != nil && !pa.serving && pa.server != nil && l.ki.MI == pa.mi &&
+		!l.tx && len(p.cp.olds) > 0 && !p.operating()
+}
+
+// orphaned says whether l, which nobody transmits with, is not going to be taken
+// into use, while there is one that carries our frames: its key server does not
+// speak of it any more, or all who have its CAK are gone, and those of the other
+// CAK are there.
+func (p *Port) orphaned(l *dataKey) bool {
+	old, pa := p.cp.carrying(), l.owner
+	if l.tx || pa == nil || old == nil || p.operating() {
+		return false
+	}
+	if slices.ContainsFunc(pa.peers, func(pe *peer) bool { return pe.live && pe.transmits(l.ki) }) {
+		return false
+	}
+	if pa.server != nil {
+		return !pa.server.droppedSince.IsZero() && due(p.now, pa.server.droppedSince.Add(2*p.cfg.Hello))
+	}
+	// Somebody may transmit with l whom we do not hear. Whoever we have heard
+	// since under the other CAK tells what he transmits with.
+	return pa.livePeers() == 0 && old.owner != nil && old.owner != pa && old.owner.livePeers() > 0 &&
+		!slices.ContainsFunc(old.owner.peers, func(pe *peer) bool {
+			return pe.live && !(pe.heard.After(pa.lostAt) && pe.transmits(old.ki))
+		})
+}
+
+// refused says whether l is ours and of another CAK than the SAK that still
+// serves somebody who is lost under l's: he has given that CAK up. Or, when it
+// is late, somebody whom l is not for: he came back after it was made, and the
+// others wait for a SAK that is for all.
+func (p *Port) refused(l *dataKey) bool {
+	late := due(p.now, p.cp.receiveBy) || due(p.now, l.created.Add(2*p.cfg.Life))
+	return l.owner != nil && l.owner.serving && !l.tx && !p.operating() && p.leaves(l, !late)
+}
+
+// leaves says whether somebody is served by the SAK that carries our frames, of
+// another CAK than l's, whom l would leave behind; of members of l alone, if so
+// asked.
+func (p *Port) leaves(l *dataKey, members bool) bool {
+	old := p.cp.carrying()
+	if old == nil || old.owner == nil || old.owner == l.owner {
+		return false
+	}
+	for _, pe := range old.owner.peers {
+		if !pe.live {
+			continue
+		}
+		member := slices.ContainsFunc(l.members, func(m member) bool { return m.sci == pe.sci })
+		live := slices.ContainsFunc(l.owner.peers, func(o *peer) bool { return o.live && o.sci == pe.sci })
+		if member && !live || !member && !members {
+			return true
+		}
+	}
+	return false
+}
+
+// goBack abandons the latest SAK for the one that still carries traffic.
+func (p *Port) goBack(l *dataKey) {
+	c := &p.cp
+	p.deleteKey(l)
+	c.latest, c.receiveBy = nil, time.Time{}
+	p.promote()
+	p.persistDirty = true
+}
+
+// promote makes the SAK with which its key server transmits the latest one
+// again, or else the one that carries our frames; the others go when all use it.
+func (p *Port) promote() {
+	c := &p.cp
+	c.latest = c.carrying()
+	for _, k := range c.olds {
+		if k.owner != nil && k.owner.server != nil && k.owner.server.transmits(k.ki) {
+			c.latest = k
+			break
+		}
+	}
+	if c.latest == nil && len(c.olds) > 0 {
+		c.latest = c.olds[0]
+	}
+	c.olds = slices.DeleteFunc(c.olds, func(k *dataKey) bool { return k == c.latest })
+	c.retireAt, c.retireBy = time.Time{}, time.Time{}
+	switch {
+	case c.latest == nil:
+		c.state = cpInit
+	case !c.latest.tx && c.carrying() != nil:
+		c.state, c.receiveBy = cpReceiving, p.now.Add(patience)
+	case !c.latest.tx:
+		c.state, c.receiveBy = cpReceiving, p.now.Add(receiveLimit)
+	case len(c.olds) == 0:
+		c.state = cpRetired
+	default:
+		c.state, c.retireBy = cpTransmitting, p.now.Add(patience)
+	}
+}
