@@ -312,6 +312,7 @@ func (h *Hour) settled(when string) {
 	}
 	h.opened()
 	some := h.present()
+	h.distinct(some)
 	ki, _ := some[0].SAs.Encoding()
 	for _, m := range some {
 		y := m.look()
@@ -346,6 +347,19 @@ func (h *Hour) quiet() bool {
 		}
 	}
 	return h.Secured(some...)
+}
+
+// distinct wants a member identifier for each member under each CAK.
+func (h *Hour) distinct(some []*Member) {
+	owners := map[mka.MI]*Member{}
+	for _, m := range some {
+		for _, pa := range m.Status().Participants {
+			if o := owners[pa.MI]; o != nil && o != m {
+				h.fail("%s and %s have one member identifier under %q: %v", o.Name, m.Name, string(pa.CKN), pa.MI)
+			}
+			owners[pa.MI] = m
+		}
+	}
 }
 
 // rank is m's SSCI: 1 is that of the numerically greatest SCI (802.1AEbw).
