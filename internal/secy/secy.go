@@ -9,6 +9,7 @@ package secy
 import (
 	"errors"
 	"math"
+	"slices"
 
 	"github.com/lever-link/lever/internal/secret"
 	"github.com/lever-link/lever/macsec"
@@ -150,4 +151,22 @@ func Adopt(y *macsec.SecY) []mka.AdoptedKey {
 		}
 	}
 	return found
+}
+
+// Sweep removes the receive SCs that have no SA, which a driver leaves that dies
+// between deleting the one and the other. No Port knows of them: they are in no
+// AdoptedKey. Found is what was just read of the device; it is brought up to date.
+func (y *SecY) Sweep(found *macsec.SecY) error {
+	var errs []error
+	found.RxSCs = slices.DeleteFunc(found.RxSCs, func(sc macsec.RxSC) bool {
+		if len(sc.SAs) > 0 {
+			return false
+		}
+		err := gone(y.Kernel.DeleteRxSC(y.Index, sc.SCI))
+		if err != nil {
+			errs = append(errs, err)
+		}
+		return err == nil
+	})
+	return errors.Join(errs...)
 }

@@ -278,3 +278,27 @@ func TestRaiseReceivePN(t *testing.T) {
 		})
 	}
 }
+
+func TestSweepTakesReceiveSCsWithoutSAs(t *testing.T) {
+	k, y := newSecY(t)
+	third := mka.SCI{2, 0, 0, 0, 0, 3, 0, 1}
+	for _, op := range []mka.Op{{Kind: mka.OpAddReceiveSC, SCI: farSCI}, saOp(mka.OpAddReceiveSA, 0, 7), {Kind: mka.OpAddReceiveSC, SCI: third}} {
+		if err := y.Do(op); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := k.SecY(y.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := y.Sweep(found); err != nil {
+		t.Fatal(err)
+	}
+	after, err := k.SecY(y.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(after, found) || len(after.RxSCs) != 1 || after.RxSCs[0].SCI != macsec.SCI(farSCI) {
+		t.Errorf("the kernel has %+v, and the caller %+v", after.RxSCs, found.RxSCs)
+	}
+}

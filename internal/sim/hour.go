@@ -378,8 +378,11 @@ const (
 	peersBound, spentBound, conditionsBound, participantsBound = 64, 64, 16, 8
 )
 
-// bounded checks that nothing grows.
+// bounded checks that nothing grows, and that nobody stays somebody else's double.
 func (h *Hour) bounded() {
+	if h.twins && h.Since() > time.Minute { // they have heard of each other
+		h.distinct(h.Members)
+	}
 	for _, m := range h.Members {
 		if r := m.Record; r != nil {
 			if len(r.Spent) > spentBound || len(r.Participants) > participantsBound || len(r.Olds) > 3 {

@@ -98,6 +98,10 @@ func (m *Member) StartFrom(record *mka.Record, caks ...CAK) {
 	m.life++
 	m.persists = 0
 	y := m.look()
+	if err := m.secy.Sweep(y); err != nil {
+		m.sim.fail("%s: %v", m.Name, err)
+	}
+	m.SAs.sweep()
 	cfg := m.Config
 	cfg.Resume, cfg.Adopted = record, secy.Adopt(y)
 	port, err := mka.NewPort(cfg)

@@ -115,6 +115,11 @@ func (a *SAs) apply(op mka.Op) {
 	}
 }
 
+// sweep forgets the receive SCs without SAs, as secy.SecY.Sweep does.
+func (a *SAs) sweep() {
+	a.channels = slices.DeleteFunc(a.channels, func(c channel) bool { return c.sas == [4]mka.KI{} })
+}
+
 // differs compares the copy with what the kernel says.
 func (a *SAs) differs(y *macsec.SecY) error {
 	have := SAs{EncodingAN: mka.AN(y.EncodingAN)}
