@@ -262,6 +262,7 @@ func (h *Hour) suspend(m *Member) bool {
 	}
 	d := 5*time.Second + h.upTo(40*time.Second)
 	m.Step(mka.Event{Kind: mka.EventSuspend, Suspend: d})
+	h.later(d+time.Second, func() {}) // it is waited for so long, whatever becomes of it
 	h.later(h.upTo(time.Second), func() {
 		if m.Port == nil {
 			return
