@@ -18,7 +18,7 @@ func (p *Port) displaced(l *dataKey) bool {
 }
 
 // orphaned says whether l, which nobody transmits with, is not going to be taken
-// into use, while there is one that carries our frames: its key server does not
+// into use, while there is one that carries our frames: who made it does not
 // speak of it any more, or all who have its CAK are gone, and those of the other
 // CAK are there.
 func (p *Port) orphaned(l *dataKey) bool {
@@ -29,12 +29,14 @@ func (p *Port) orphaned(l *dataKey) bool {
 	if slices.ContainsFunc(pa.peers, func(pe *peer) bool { return pe.live && pe.transmits(l.ki) }) {
 		return false
 	}
-	if pa.server != nil {
-		return !pa.server.droppedSince.IsZero() && due(p.now, pa.server.droppedSince.Add(2*p.cfg.Hello))
+	if pa.livePeers() > 0 {
+		// Another than its maker may know nothing of it.
+		maker := pa.peer(l.ki.MI)
+		return maker != nil && maker.live && due(p.now, maker.droppedSince.Add(2*p.cfg.Hello)) && !maker.droppedSince.IsZero()
 	}
 	// Somebody may transmit with l whom we do not hear. Whoever we have heard
 	// since under the other CAK tells what he transmits with.
-	return pa.livePeers() == 0 && old.owner != nil && old.owner != pa && old.owner.livePeers() > 0 &&
+	return old.owner != nil && old.owner != pa && old.owner.livePeers() > 0 &&
 		!slices.ContainsFunc(old.owner.peers, func(pe *peer) bool {
 			return pe.live && !(pe.heard.After(pa.lostAt) && pe.transmits(old.ki))
 		})
@@ -76,6 +78,32 @@ func (p *Port) goBack(l *dataKey) {
 	p.deleteKey(l)
 	c.latest, c.receiveBy = nil, time.Time{}
 	p.promote()
+	p.dropReceiveSCs()
+	p.persistDirty = true
+}
+
+// overtaken is the SAK among the olds that the maker of l made after it, and
+// transmits with by now: we went back from it too soon.
+func (p *Port) overtaken(l *dataKey) *dataKey {
+	pa := l.owner
+	if pa == nil || pa.server == nil || pa.server.mi != l.ki.MI || p.operating() {
+		return nil
+	}
+	for _, k := range p.cp.olds {
+		if k.owner == pa && k.rx && k.ki.MI == l.ki.MI && k.ki.KN > l.ki.KN && pa.server.use.Latest == k.ki && pa.server.use.LatestTx {
+			return k
+		}
+	}
+	return nil
+}
+
+// follow makes k the latest SAK again, to be transmitted with.
+func (p *Port) follow(k *dataKey) {
+	c := &p.cp
+	c.olds = slices.DeleteFunc(c.olds, func(o *dataKey) bool { return o == k })
+	c.olds = slices.Insert(c.olds, 0, c.latest)
+	c.latest, c.state, c.receiveBy = k, cpReceiving, p.now.Add(patience)
+	c.retireAt, c.retireBy = time.Time{}, time.Time{}
 	p.persistDirty = true
 }
 

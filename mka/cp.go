@@ -161,6 +161,10 @@ func (p *Port) advanceCP() bool {
 	if pa := l.owner; pa != nil && pa.dist != nil && pa.dist.ki == l.ki && p.everyLive(l, (*peer).receives) {
 		pa.dist = nil // whoever gives it up must not be told again: see madeFor
 	}
+	if k := p.overtaken(l); k != nil && c.state >= cpReceiving && c.state != cpTransmit {
+		p.follow(k)
+		return true
+	}
 	switch c.state {
 	case cpReceiving:
 		if p.displaced(l) || p.orphaned(l) || p.refused(l) {

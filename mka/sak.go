@@ -196,7 +196,7 @@ func (pa *participant) madeFor(l *dataKey) bool {
 // a life time at most, and while the last one is being taken into use.
 func (p *Port) mayStartSAK(pa *participant, urgent bool) bool {
 	c := &p.cp
-	if l := c.latest; l != nil && p.someoneAway(pa) && !pa.exhausted(l) {
+	if l := c.latest; p.someoneAway(pa) && (l == nil || !pa.exhausted(l)) {
 		return false // it could not take it (802.1X-2020 9.18)
 	}
 	if _, free := p.freeAN(); !free && c.latest != nil && p.now.Before(c.latest.created.Add(p.cfg.Life)) {
