@@ -277,6 +277,9 @@ func (t *task) makePort(suite mka.CipherSuite) error {
 	if err := t.file.write(t.server.opts.RunDir); err != nil {
 		t.faults.Raise(health.Raise(health.RunDirUnwritable, t.began, "detail", err))
 	}
+	if err := t.secy.Sweep(state); err != nil {
+		t.log.Warn("receive channels without associations could not be removed", "device", t.device.Name, "error", err)
+	}
 	adopted := secy.Adopt(state)
 	t.port, err = mka.NewPort(mka.Config{
 		SCI: mka.SCI(t.device.SCI), Address: t.parent.address,
