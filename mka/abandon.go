@@ -26,7 +26,7 @@ func (p *Port) orphaned(l *dataKey) bool {
 	if l.tx || pa == nil || old == nil || p.operating() {
 		return false
 	}
-	if slices.ContainsFunc(pa.peers, func(pe *peer) bool { return pe.live && pe.transmits(l.ki) }) {
+	if p.used(l) {
 		return false
 	}
 	if pa.livePeers() > 0 {
@@ -34,11 +34,11 @@ func (p *Port) orphaned(l *dataKey) bool {
 		maker := pa.peer(l.ki.MI)
 		return maker != nil && maker.live && due(p.now, maker.droppedSince.Add(2*p.cfg.Hello)) && !maker.droppedSince.IsZero()
 	}
-	// Somebody may transmit with l whom we do not hear. Whoever we have heard
-	// since under the other CAK tells what he transmits with.
+	// Somebody may transmit with l whom we do not hear. Whoever goes on under the
+	// other CAK, and only there, tells what he transmits with.
 	return old.owner != nil && old.owner != pa && old.owner.livePeers() > 0 &&
 		!slices.ContainsFunc(old.owner.peers, func(pe *peer) bool {
-			return pe.live && !(pe.heard.After(pa.lostAt) && pe.transmits(old.ki))
+			return pe.live && !(pe.heard.After(pa.lostAt.Add(2*p.cfg.Hello)) && pe.transmits(old.ki))
 		})
 }
 
@@ -82,15 +82,26 @@ func (p *Port) goBack(l *dataKey) {
 	p.persistDirty = true
 }
 
-// overtaken is the SAK among the olds that the maker of l made after it, and
-// transmits with by now: we went back from it too soon.
+// used says whether a live peer transmits with k.
+func (p *Port) used(k *dataKey) bool {
+	return slices.ContainsFunc(p.participants, func(pa *participant) bool {
+		return slices.ContainsFunc(pa.peers, func(pe *peer) bool { return pe.live && pe.transmits(k.ki) })
+	})
+}
+
+// overtaken is the SAK among the olds with which its key server transmits, and for
+// which we wait no more because we went back from it, or took another, too soon:
+// the maker of l made it after l, or nobody uses l, nor what we transmit with.
 func (p *Port) overtaken(l *dataKey) *dataKey {
-	pa := l.owner
-	if pa == nil || pa.server == nil || pa.server.mi != l.ki.MI || p.operating() {
+	if p.operating() {
 		return nil
 	}
 	for _, k := range p.cp.olds {
-		if k.owner == pa && k.rx && k.ki.MI == l.ki.MI && k.ki.KN > l.ki.KN && pa.server.use.Latest == k.ki && pa.server.use.LatestTx {
+		if k.owner == nil || k.owner.server == nil || !k.rx || k.tx ||
+			k.owner.server.use.Latest != k.ki || !k.owner.server.use.LatestTx {
+			continue
+		}
+		if k.ki.MI == l.ki.MI && k.ki.KN > l.ki.KN {
 			return k
 		}
 	}

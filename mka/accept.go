@@ -101,10 +101,7 @@ func (p *Port) refuseKI(pa *participant, cond Condition, ki KI) {
 func (p *Port) leavesBehind(pa *participant, server *peer, m *MKPDU) bool {
 	owner := p.cp.latest.owner
 	return owner != pa && slices.ContainsFunc(owner.peers, func(old *peer) bool {
-		return old.live && old.sci != server.sci && !slices.ContainsFunc(m.Live.Entries, func(e PeerEntry) bool {
-			pe := pa.peer(e.MI)
-			return pe != nil && pe.sci == old.sci
-		})
+		return old.live && old.sci != server.sci && !p.servedBy(pa, m, old)
 	})
 }
 
@@ -114,18 +111,15 @@ func (p *Port) leavesBehind(pa *participant, server *peer, m *MKPDU) bool {
 // again.
 func (p *Port) strands(pa *participant, server *peer, m *MKPDU) bool {
 	l := p.cp.latest
-	if l == nil || l.owner != pa {
-		return false
-	}
-	if !l.tx {
+	if l != nil && !l.tx {
 		l = p.cp.carrying()
 	}
+	if l == nil || l.owner == nil {
+		return false
+	}
 	recent := p.now.Add(-2*p.cfg.Hello - p.cfg.Hello/2)
-	if l == nil || !slices.ContainsFunc(pa.peers, func(o *peer) bool {
-		_, listed := m.Live.Contains(o.mi)
-		_, coming := m.Potential.Contains(o.mi)
-		return o.live && o.sci != server.sci && o.transmits(l.ki) && o.heard.After(recent) &&
-			!listed && !(coming && p.cfg.External) // see welcome
+	if !slices.ContainsFunc(l.owner.peers, func(o *peer) bool {
+		return o.live && o.sci != server.sci && o.transmits(l.ki) && o.heard.After(recent) && !p.servedBy(pa, m, o)
 	}) {
 		return false
 	}
@@ -133,6 +127,18 @@ func (p *Port) strands(pa *participant, server *peer, m *MKPDU) bool {
 		pa.strandUntil = p.now.Add(patience)
 	}
 	return p.now.Before(pa.strandUntil)
+}
+
+// servedBy says whether the SAK in m is for o as well.
+func (p *Port) servedBy(pa *participant, m *MKPDU, o *peer) bool {
+	if slices.ContainsFunc(m.Live.Entries, func(e PeerEntry) bool {
+		pe := pa.peer(e.MI)
+		return pe != nil && pe.sci == o.sci
+	}) {
+		return true
+	}
+	_, coming := m.Potential.Contains(o.mi)
+	return coming && p.cfg.External // see welcome
 }
 
 // assignSSCIs fills k's members from the key server's Live Peer List. Version

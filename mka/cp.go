@@ -30,6 +30,7 @@ type dataKey struct {
 	wrapped []byte // as it was distributed to us; nil when we made or found it
 	owner   *participant
 	found   bool // in the SecY at the start, and nobody knows of which CAK it is
+	partial bool // receive SAs may be missing
 	ownSSCI uint32
 	members []member
 	rx, tx  bool // its SAs are installed, and it protects our frames
@@ -195,7 +196,7 @@ func (p *Port) advanceCP() bool {
 // mayReport says whether it is time to say that we receive with l: we do so from
 // every member, or somebody whom the key server hears stays unknown to us.
 func (p *Port) mayReport(l *dataKey) bool {
-	if !l.rx || l.saidRx {
+	if !l.rx || l.saidRx || l.partial {
 		return false
 	}
 	return due(p.now, l.created.Add(p.cfg.Life)) ||

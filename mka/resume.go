@@ -179,11 +179,14 @@ func (p *Port) adopt() {
 }
 
 // attribute gives the SAs that were found, and of which nobody knows the CAK, to
-// the one under which a peer speaks of them.
+// the one under which a peer speaks of them. Those of a SAK that was not in use may
+// not be all there, and we do not say of them that we receive.
 func (p *Port) attribute(pa *participant, pe *peer) {
 	for k := range p.cp.keys {
 		if k.found && k.owner == nil && pe.mentions(k.ki) {
 			k.owner, k.found, k.created = pa, false, p.now
+			k.partial = !k.tx
+			k.saidRx = k.saidRx && k.tx
 			p.persistDirty = true
 		}
 	}
