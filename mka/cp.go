@@ -225,7 +225,7 @@ func due(now, t time.Time) bool { return !t.IsZero() && !now.Before(t) }
 // has waited long enough; the others when the key server does.
 func (p *Port) mayTransmit(l *dataKey) bool {
 	switch {
-	case l.owner == nil || p.now.Before(p.cp.retryAt):
+	case l.owner == nil || l.partial || p.now.Before(p.cp.retryAt):
 		return false
 	case l.owner.serving && p.leaves(l, false):
 		return false

@@ -162,7 +162,7 @@ func (p *Port) opDone(id uint64, err error) {
 		l.rx = true
 		c.state = cpReceiving
 		switch {
-		case len(c.olds) == 0:
+		case len(c.olds) == 0 && !l.othersServed():
 			c.receiveBy = p.now.Add(receiveLimit)
 		case c.receiveBy.IsZero():
 			c.receiveBy = p.now.Add(patience)
@@ -196,6 +196,15 @@ func (k *dataKey) lateMemberFailed(id uint64, retry time.Time) bool {
 	}
 	k.members[i].keyed, k.members[i].retry = false, retry
 	return true
+}
+
+// othersServed says whether live peers transmit with another SAK than k: as key
+// server without one we would cut them off from each other.
+func (k *dataKey) othersServed() bool {
+	return k.owner != nil && slices.ContainsFunc(k.owner.peers, func(pe *peer) bool {
+		u := &pe.use
+		return pe.live && u.Present && (u.LatestTx && u.Latest != k.ki || u.OldTx && u.Old != k.ki)
+	})
 }
 
 // maxRefusals is how often enabling a transmit SA is asked for.

@@ -236,7 +236,7 @@ func (p *Port) resumeParticipant(pa *participant) bool {
 	for k := range c.keys {
 		for _, kr := range append([]*KeyRecord{r.Latest}, r.Olds...) {
 			if kr != nil && kr.CKN == pa.ckn && kr.ki() == k.ki {
-				k.own(pa, kr)
+				k.own(pa, kr, p.now)
 			}
 		}
 	}
@@ -278,9 +278,12 @@ func (p *Port) holds(ki KI) bool {
 
 // own gives an adopted key the participant and the member identifiers that its
 // record has.
-func (k *dataKey) own(pa *participant, r *KeyRecord) {
+func (k *dataKey) own(pa *participant, r *KeyRecord, now time.Time) {
 	k.owner, k.found = pa, false
 	k.created = time.UnixMilli(r.Created)
+	if k.created.After(now) { // the clock was set back meanwhile
+		k.created = now
+	}
 	for _, m := range r.Members {
 		i := slices.IndexFunc(k.members, func(x member) bool { return x.sci == m.SCI })
 		if i >= 0 {
