@@ -55,7 +55,7 @@ func (h *Hour) offer(m *Member, c CAK) {
 			h.withdraw(m, r.caks[i], mka.EventRemoveCAK)
 		}
 	}
-	if m.Port != nil {
+	if m.Port != nil && r.has(c.CKN) { // unless it is not among the best
 		m.AddCAK(c)
 	}
 }
