@@ -3,6 +3,8 @@
 # make lint    golangci-lint, pinned; installed into the cache directory once
 # make fuzz    every fuzzer for FUZZTIME (30s) each
 # make sim     SEEDS (1000) seeds of a simulated hour each, from FIRST (1) on
+#              and for FOR (0: no limit) at most
+# make mutants puts deliberate bugs in, one by one, which the simulation must find
 # make bench   all benchmarks
 #
 # Nothing has to be prepared. What is missing (a kernel with MACsec, tshark,
@@ -13,6 +15,7 @@ GO            ?= go
 FUZZTIME      ?= 30s
 SEEDS         ?= 1000
 FIRST         ?= 1
+FOR           ?= 0
 GOLANGCI_LINT := v2.15.0
 
 CACHE    := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lever
@@ -36,7 +39,7 @@ FIGURES := $(CURDIR)/bin/figures
 KERNEL_TESTS = $(shell grep -rlE --include='*_test.go' '^//go:build .*\bkernel\b' . | \
 	grep -v /testdata/ | xargs -r -n 1 dirname | sort -u | grep -vx ./internal/uml/umlexec)
 
-.PHONY: demo test lint fuzz sim bench kernel tools build
+.PHONY: demo test lint fuzz sim bench kernel tools build mutants
 
 build:
 	CGO_ENABLED=0 $(GO) build -o bin/lever ./cmd/lever
@@ -69,7 +72,10 @@ fuzz:
 
 sim:
 	@mkdir -p bin
-	$(SIM) -sim.first=$(FIRST) -sim.seeds=$(SEEDS)
+	$(SIM) -sim.first=$(FIRST) -sim.seeds=$(SEEDS) -sim.for=$(FOR)
+
+mutants:
+	$(GO) test -count=1 -timeout=0 -v ./internal/sim -run '^TestMutantsAreFound$$' -sim.mutants=all
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -21,6 +21,7 @@ import (
 var (
 	firstSeed = flag.Uint64("sim.first", 1, "the first seed of TestSeeds")
 	seeds     = flag.Uint64("sim.seeds", fewSeeds, "how many seeds TestSeeds runs")
+	runFor    = flag.Duration("sim.for", 0, "no seed begins later than this; 0 leaves it to their number")
 	members   = flag.Int("sim.members", 0, "how many members each seed has; 0 leaves it to the seed")
 )
 
@@ -30,7 +31,9 @@ const shown = 5
 // TestSeeds lets everything that can go wrong go wrong for an hour, once a seed.
 func TestSeeds(t *testing.T) {
 	began := time.Now()
-	tally, failed := sim.Seeds(*firstSeed, *seeds, *members, time.Hour, func(r sim.Result) bool { return *stop && len(r.Failures) > 0 })
+	tally, failed := sim.Seeds(*firstSeed, *seeds, *members, time.Hour, func(r sim.Result) bool {
+		return *stop && len(r.Failures) > 0 || *runFor > 0 && time.Since(began) >= *runFor
+	})
 	took := time.Since(began).Seconds()
 	fmt.Printf("%d seeds in %.1f s, %.1f a second: %v\n", tally.Runs, took, float64(tally.Runs)/took, &tally)
 	for i, r := range failed {
