@@ -195,7 +195,7 @@ var layers = []layer{
 		why: "a verb reads flags, calls one room and prints: sockets are the agent's",
 	},
 	{
-		dir: "internal/agent", imports: []string{"internal/demo", "internal/lab", "internal/simlink", "internal/uml/…", "macsec/macsectest/…", "testing/…"},
+		dir: "internal/agent", imports: []string{"internal/demo", "internal/lab", "internal/sim/…", "internal/simlink", "internal/uml/…", "macsec/macsectest/…", "testing/…"},
 		why: "what tests and the demo need is not in the path of a production key",
 	},
 	{
@@ -217,6 +217,10 @@ var layers = []layer{
 	{
 		dir: "internal/simlink", clock: true, imports: []string{"os/…", "net/…", "crypto/rand", module + "/…"},
 		why: "virtual time and a seed replay a run; it knows no protocol",
+	},
+	{
+		dir: "internal/sim", clock: true, imports: []string{"net/http", "os/exec", "crypto/rand", "inventory", "internal/agent", "internal/pae", "internal/fence", "internal/uml/…"},
+		why: "a seed must replay its run, on what every machine has",
 	},
 	{
 		dir: "internal/fence", imports: []string{"mka", "macsec/…", "inventory", "internal/agent", "internal/keys/…"},
