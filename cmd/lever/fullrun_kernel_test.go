@@ -43,7 +43,7 @@ func TestFullRun(t *testing.T) {
 	said.WriteString(s.lever(0, "status"))
 	s.deliver(2, "b")
 	s.onEpoch("2.0")
-	key = s.securedAnew(key)
+	s.securedAnew(key)
 	s.stop(0)
 	s.start(0)
 	s.secured()
