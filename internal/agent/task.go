@@ -175,13 +175,21 @@ func (t *task) session(ctx context.Context) error {
 	sample := time.NewTicker(sampling)
 	defer sample.Stop()
 	for {
-		if t.deadline.IsZero() {
-			timer.Reset(time.Hour)
-		} else {
-			timer.Reset(time.Until(t.deadline))
+		wait := time.Hour
+		if !t.deadline.IsZero() {
+			wait = time.Until(t.deadline)
 		}
+		if wait <= 0 { // what is due comes before what else there is
+			t.step(mka.Event{Kind: mka.EventTick})
+			t.refocus()
+			t.publish()
+			continue
+		}
+		timer.Reset(wait)
 		if t.chain != nil {
-			roll.Reset(time.Until(t.rollAt))
+			// Never at once: a timer that is due before select looks at it crashes
+			// runtime.maybeRunChan under synctest and the race detector (Go 1.26.8).
+			roll.Reset(max(time.Until(t.rollAt), time.Nanosecond))
 		}
 		if now := t.sampleInterval(); now != sampling {
 			sampling = now
