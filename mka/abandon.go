@@ -23,16 +23,13 @@ func (p *Port) displaced(l *dataKey) bool {
 // CAK are there.
 func (p *Port) orphaned(l *dataKey) bool {
 	old, pa := p.cp.carrying(), l.owner
-	if l.tx || pa == nil || old == nil || p.operating() {
-		return false
-	}
-	if p.used(l) {
+	if l.tx || pa == nil || old == nil || p.operating() || p.used(l) {
 		return false
 	}
 	if pa.livePeers() > 0 {
 		// Another than its maker may know nothing of it.
 		maker := pa.peer(l.ki.MI)
-		return maker != nil && maker.live && due(p.now, maker.droppedSince.Add(2*p.cfg.Hello)) && !maker.droppedSince.IsZero()
+		return maker != nil && maker.live && !maker.droppedSince.IsZero() && p.now.Sub(maker.droppedSince) >= 2*p.cfg.Hello
 	}
 	// Somebody may transmit with l whom we do not hear. Whoever goes on under the
 	// other CAK, and only there, tells what he transmits with.
@@ -78,7 +75,7 @@ func (p *Port) goBack(l *dataKey) {
 	p.deleteKey(l)
 	c.latest, c.receiveBy = nil, time.Time{}
 	p.promote()
-	p.dropReceiveSCs()
+	p.dropReceiveSCs() // also forgets those that were refused
 	p.persistDirty = true
 }
 
@@ -89,9 +86,8 @@ func (p *Port) used(k *dataKey) bool {
 	})
 }
 
-// overtaken is the SAK among the olds with which its key server transmits, and for
-// which we wait no more because we went back from it, or took another, too soon:
-// the maker of l made it after l, or nobody uses l, nor what we transmit with.
+// overtaken is the SAK among the olds that the maker of l made after l and that its
+// key server transmits with: we went back from it too soon.
 func (p *Port) overtaken(l *dataKey) *dataKey {
 	if p.operating() {
 		return nil

@@ -29,7 +29,7 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 				return
 			}
 			if k.owner == nil {
-				k.owner, k.found = pa, false
+				p.claim(k, pa)
 			}
 			return // repeated until everybody says that he has it
 		}

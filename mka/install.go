@@ -241,7 +241,6 @@ func (p *Port) installFailed(l *dataKey) {
 		p.spent.giveBack(l.ki) // else it may have been enabled, and only the answer lost
 	}
 	p.goBack(l)
-	p.dropReceiveSCs() // also forgets those that were refused
 	c.retryAt = p.now.Add(DefaultHello)
 }
 

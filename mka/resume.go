@@ -179,17 +179,24 @@ func (p *Port) adopt() {
 }
 
 // attribute gives the SAs that were found, and of which nobody knows the CAK, to
-// the one under which a peer speaks of them. Those of a SAK that was not in use may
-// not be all there, and we do not say of them that we receive.
+// the one under which a peer speaks of them.
 func (p *Port) attribute(pa *participant, pe *peer) {
 	for k := range p.cp.keys {
 		if k.found && k.owner == nil && pe.mentions(k.ki) {
-			k.owner, k.found, k.created = pa, false, p.now
-			k.partial = !k.tx
-			k.saidRx = k.saidRx && k.tx
-			p.persistDirty = true
+			p.claim(k, pa)
 		}
 	}
+}
+
+// claim makes k a SAK of pa. If it was found and not in use, its SAs may not be all
+// there, and we do not say of it that we receive.
+func (p *Port) claim(k *dataKey, pa *participant) {
+	if k.found {
+		k.found, k.created = false, p.now
+		k.partial = !k.tx
+		k.saidRx = k.saidRx && k.tx
+	}
+	k.owner, p.persistDirty = pa, true
 }
 
 // resumeParticipant makes pa the member that an earlier agent was, if the

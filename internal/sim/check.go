@@ -158,9 +158,3 @@ func (s *Sim) CheckNonces() {
 		s.fail("a nonce was used twice: %v", n)
 	}
 }
-
-// SameSAK sees that a SAK which somebody installs who is no Member is the one that
-// the others have.
-func (s *Sim) SameSAK(who string, op mka.Op) {
-	s.check.sameSAK(&Member{Name: who, sim: s}, op)
-}
