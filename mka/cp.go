@@ -23,20 +23,22 @@ const (
 // another is being taken into use, somebody may still transmit with the one
 // before that, and four ANs have room for it.
 type dataKey struct {
-	ki      KI
-	an      AN
-	suite   CipherSuite
-	sak     Key    // erased as soon as every SA that can need it is there
-	wrapped []byte // as it was distributed to us; nil when we made or found it
-	owner   *participant
-	found   bool // in the SecY at the start, and nobody knows of which CAK it is
-	partial bool // receive SAs may be missing
-	ownSSCI uint32
-	members []member
-	rx, tx  bool // its SAs are installed, and it protects our frames
-	saidRx  bool // ... and every member's receive SA is there: LRX, ORX
-	inUse   bool // every live peer was seen to transmit with it
-	created time.Time
+	ki         KI
+	an         AN
+	suite      CipherSuite
+	sak        Key    // erased as soon as every SA that can need it is there
+	wrapped    []byte // as it was distributed to us; nil when we made or found it
+	owner      *participant
+	found      bool // in the SecY at the start, and nobody knows of which CAK it is
+	partial    bool // receive SAs may be missing
+	lost       bool // somebody took an SA away: a fresh SAK must take its place
+	noTransmit bool // ... the transmit SA
+	ownSSCI    uint32
+	members    []member
+	rx, tx     bool // its SAs are installed, and it protects our frames
+	saidRx     bool // ... and every member's receive SA is there: LRX, ORX
+	inUse      bool // every live peer was seen to transmit with it
+	created    time.Time
 
 	// pn is our next transmit PN; lpn is one that was true a hello earlier,
 	// which is what SAK Use reports (802.1X-2020 11.11.3).
@@ -57,6 +59,7 @@ type member struct {
 	sci   SCI
 	ssci  uint32
 	lost  bool      // its life time ended since: it may have given the SAK up
+	gone  bool      // somebody took its receive SA away
 	keyed bool      // its receive SA was asked for
 	op    uint64    // with which operation
 	retry time.Time // it was refused: ask again then
@@ -288,7 +291,7 @@ func (p *Port) noteInUse(l *dataKey) {
 func (p *Port) noteSecured() {
 	p.secured = nil
 	for k := range p.cp.keys {
-		if k.tx && k.received() && !slices.ContainsFunc(k.owner.peers, p.elsewhere) {
+		if k.tx && !k.lost && k.received() && !slices.ContainsFunc(k.owner.peers, p.elsewhere) {
 			p.secured = k
 			break
 		}
@@ -332,10 +335,20 @@ func (p *Port) retireOld() {
 }
 
 // closeKeysOf deletes what a revoked CAK keyed, or may have keyed: nothing may
-// flow under it.
-func (p *Port) closeKeysOf(pa *participant) {
+// flow under it. One that was revoked while no agent ran has no participant, and
+// the record says what it keyed.
+func (p *Port) closeKeysOf(ckn CKN) {
 	c := &p.cp
-	keyed := func(k *dataKey) bool { return k.owner == pa || k.found && k.owner == nil }
+	pa := p.participant([]byte(ckn))
+	keyed := func(k *dataKey) bool {
+		switch {
+		case !k.found || k.owner != nil:
+			return pa != nil && k.owner == pa
+		case pa != nil:
+			return true
+		}
+		return p.cfg.Resume.cknOf(k.ki) == ckn
+	}
 	c.olds = slices.DeleteFunc(c.olds, func(k *dataKey) bool {
 		if keyed(k) {
 			p.deleteKey(k)
@@ -356,7 +369,7 @@ func (p *Port) closeKeysOf(pa *participant) {
 	}
 	p.promote()
 	p.dropReceiveSCs()
-	p.notice(Notice{Kind: NoticeClosed, CKN: pa.ckn})
+	p.notice(Notice{Kind: NoticeClosed, CKN: ckn})
 }
 
 // disownKeysOf leaves the SAs of a CAK that is superseded where they are.

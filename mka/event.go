@@ -33,6 +33,10 @@ const (
 	// EventLeave reports that the driver is about to end: a last hello makes our
 	// life time at the peers start anew.
 	EventLeave
+	// EventSALost reports that an SA of KI is not in the SecY any more, which the
+	// Port did not take out: the transmit SA when SCI is our own, else the receive
+	// SA of that SCI.
+	EventSALost
 	// EventLinkUp reports that the interface can carry frames (again).
 	EventLinkUp
 )
@@ -48,6 +52,7 @@ type Event struct {
 	Err    error
 	KI     KI
 	NextPN uint64
+	SCI    SCI
 
 	Suspend time.Duration
 }

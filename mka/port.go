@@ -188,6 +188,8 @@ func (p *Port) Step(now time.Time, ev Event) Output {
 				pa.tokens, pa.sendNow = max(pa.tokens, 1), true
 			}
 		}
+	case EventSALost:
+		p.lostSA(ev.KI, ev.SCI)
 	case EventLinkUp:
 		for _, pa := range p.participants {
 			pa.ramp, pa.sendNow = firstRamp, true
@@ -276,13 +278,14 @@ func (p *Port) addCAK(ev Event) {
 }
 
 func (p *Port) removeCAK(ckn CKN, revoked bool) {
+	if revoked {
+		p.closeKeysOf(ckn)
+	}
 	pa := p.participant([]byte(ckn))
 	if pa == nil {
 		return
 	}
-	if revoked {
-		p.closeKeysOf(pa)
-	} else {
+	if !revoked {
 		p.disownKeysOf(pa)
 	}
 	p.participants = slices.DeleteFunc(p.participants, func(x *participant) bool { return x == pa })

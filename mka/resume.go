@@ -102,6 +102,38 @@ func keyRecord(k *dataKey) *KeyRecord {
 	return r
 }
 
+// CKNs are those under which the record has a SAK, each once.
+func (r *Record) CKNs() []CKN {
+	var ckns []CKN
+	for k := range r.keys {
+		if k.CKN != "" && !slices.Contains(ckns, k.CKN) {
+			ckns = append(ckns, k.CKN)
+		}
+	}
+	return ckns
+}
+
+// cknOf is the CKN under which the record has ki; empty if it does not.
+func (r *Record) cknOf(ki KI) CKN {
+	for k := range r.keys {
+		if k.ki() == ki {
+			return k.CKN
+		}
+	}
+	return ""
+}
+
+func (r *Record) keys(yield func(*KeyRecord) bool) {
+	if r == nil {
+		return
+	}
+	for _, k := range append([]*KeyRecord{r.Latest}, r.Olds...) {
+		if k != nil && !yield(k) {
+			return
+		}
+	}
+}
+
 func (r *KeyRecord) ki() KI { return KI{MI: r.MI, KN: r.KN} }
 
 // adopt takes over the SAs that an earlier agent left in the SecY, so that
@@ -241,8 +273,8 @@ func (p *Port) resumeParticipant(pa *participant) bool {
 	}
 	c := &p.cp
 	for k := range c.keys {
-		for _, kr := range append([]*KeyRecord{r.Latest}, r.Olds...) {
-			if kr != nil && kr.CKN == pa.ckn && kr.ki() == k.ki {
+		for kr := range r.keys {
+			if kr.CKN == pa.ckn && kr.ki() == k.ki {
 				k.own(pa, kr, p.now)
 			}
 		}

@@ -92,7 +92,7 @@ func (p *Port) needsSAK(pa *participant) (needed, urgent bool) {
 		return true, l.owner.livePeers() == 0 || due(p.now, l.created.Add(p.cfg.Life))
 	case l.ki.MI != pa.mi:
 		return true, true
-	case !pa.madeFor(l), p.lacked(pa, l), p.mustMove(l):
+	case l.lost, !pa.madeFor(l), p.lacked(pa, l), p.mustMove(l):
 		return true, true
 	case p.cp.state == cpReceiving && due(p.now, p.cp.receiveBy) && pa.dist == nil:
 		return true, true // a restart cost us what we would have to repeat
