@@ -47,8 +47,11 @@ const (
 	KernelLacking    Code = "kernel-lacking"
 	LinkFailed       Code = "link-failed"
 	TakenDown        Code = "taken-down"
+	TaskRestarted    Code = "task-restarted"
+	TaskWedged       Code = "task-wedged"
 
 	InventoryInvalid  Code = "inventory-invalid"
+	LinkRemoved       Code = "link-removed"
 	Exempt            Code = "exempt"
 	EvidenceExpiring  Code = "evidence-expiring"
 	BelowPolicyCipher Code = "below-policy-cipher"
@@ -272,12 +275,27 @@ var table = []Declared{
 		Text: "lever down has removed the device and the fence: plain frames may pass on {interface}",
 		Next: "restart the agent to secure the link again",
 	},
+	{
+		Code: TaskRestarted, Severity: Warning, Promise: NeverAnOutage,
+		Text: "the agent's task for this link broke off {count} times, the last time at {at}, and was started again: {detail}",
+		Next: "report this to the Lever project with the agent's log, which has the stack; the fault ends when the link has been well for 10 minutes",
+	},
+	{
+		Code: TaskWedged, Severity: Critical, Promise: NeverAnOutage,
+		Text: "the agent's task for this link has not come round since {at}: {detail}; what is in the kernel carries on",
+		Next: "look for a system call that does not return (the kernel's log, cat /proc/PID/task/*/stack); where a service manager watches the agent it is restarted, which costs no frame, otherwise restart it",
+	},
 
 	// Inventory.
 	{
 		Code: InventoryInvalid, Severity: Critical, Promise: AlwaysExplained,
 		Text: "the inventory was not accepted: {detail}; the last good one stays in force",
 		Next: "run lever check on it and correct what it lists",
+	},
+	{
+		Code: LinkRemoved, Severity: Warning, Promise: NeverPlain,
+		Text: "this link is no longer in the inventory: its keys and its device are gone, and plain frames stay barred from {interface}",
+		Next: "run lever down {link} if {interface} may carry plain frames, or put the link back into the inventory",
 	},
 	{
 		Code: Exempt, Severity: Info, Promise: NeverPlain,
