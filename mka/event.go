@@ -18,7 +18,8 @@ const (
 	// replaced it; SAs that its SAK keys stay until they are replaced.
 	EventRemoveCAK
 	// EventRevokeCAK ends the participant of CKN because its CAK must not be
-	// used any more; SAs that its SAK keys are deleted at once.
+	// used any more; SAs that its SAK keys are deleted at once, also those that an
+	// earlier agent left and that the record ascribes to it.
 	EventRevokeCAK
 	// EventOpDone reports the result of operation OpID. Results arrive in the
 	// order of the operations.

@@ -413,5 +413,13 @@ func (m *Member) look() *macsec.SecY {
 	if err := m.SAs.differs(y); err != nil {
 		m.sim.fail("%s: %v", m.Name, err)
 	}
+	if m.Port == nil || m.refused {
+		return y
+	}
+	if want, scs, known := m.Port.Associations(); known {
+		for _, d := range m.secy.Compare(y, want, scs, secy.PNs{}) {
+			m.sim.fail("%s: the Port has it otherwise: %v", m.Name, d)
+		}
+	}
 	return y
 }

@@ -1,0 +1,161 @@
+package secy
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/lever-link/lever/macsec"
+	"github.com/lever-link/lever/mka"
+)
+
+// A Difference is one thing in a device that is not as its Port has it: somebody
+// else changed it, or an operation of ours failed.
+type Difference struct {
+	// Kind says what it is in a few words, of a small set; Detail is the rest.
+	Kind, Detail string
+	// Repair puts it right; nil if only a fresh SAK does.
+	Repair func() error
+	// Lost, if not zero, is what the Port must be told afterwards.
+	Lost mka.Event
+}
+
+func (d Difference) String() string {
+	if d.Detail == "" {
+		return d.Kind
+	}
+	return d.Kind + ": " + d.Detail
+}
+
+// PNs are the transmit packet numbers that were last seen, by KI.
+type PNs map[mka.KI]uint64
+
+// Compare says how the SAs that were found in the device differ from those that the
+// Port has there, in the order in which they are to be put right: what leaks or
+// repeats a nonce first, then what lets somebody else's frames in, then what loses
+// ours. The packet numbers found become those last seen.
+func (y *SecY) Compare(found *macsec.SecY, want []mka.Association, receiveSCs []mka.SCI, last PNs) []Difference {
+	own := mka.SCI(found.SCI)
+	var first, foreign, lost []Difference
+	for i := range found.TxSC.SAs {
+		sa := &found.TxSC.SAs[i]
+		a := of(want, sa.AN, sa.KeyID)
+		if a == nil || !a.Transmit {
+			foreign = append(foreign, Difference{
+				Kind: "foreign transmit SA", Detail: fmt.Sprintf("AN %d, key id %v", sa.AN, sa.KeyID),
+				Repair: y.op(mka.Op{Kind: mka.OpDeleteTransmitSA, SCI: own, AN: mka.AN(sa.AN)}),
+			})
+			continue
+		}
+		before := last[a.KI]
+		last[a.KI] = sa.NextPN
+		switch {
+		case sa.NextPN != 0 && sa.NextPN < before:
+			// What it sends now was sent before: the same nonce twice. It ends here.
+			first = append(first, Difference{
+				Kind: "packet number set back", Detail: fmt.Sprintf("AN %d, from %d to %d", sa.AN, before, sa.NextPN),
+				Repair: y.op(mka.Op{Kind: mka.OpDeleteTransmitSA, SCI: own, AN: a.AN}),
+				Lost:   mka.Event{Kind: mka.EventSALost, KI: a.KI, SCI: own},
+			})
+		case a.Encoding && (!sa.Active || found.EncodingAN != sa.AN):
+			kind := "encoding SA switched"
+			if !sa.Active {
+				kind = "transmit SA disabled"
+			}
+			first = append(first, Difference{
+				Kind: kind, Detail: fmt.Sprintf("AN %d instead of %d", found.EncodingAN, sa.AN),
+				Repair: y.op(mka.Op{Kind: mka.OpEnableTransmitSA, SCI: own, AN: a.AN}),
+			})
+		}
+	}
+	for i := range found.RxSCs {
+		sc := &found.RxSCs[i]
+		sci := mka.SCI(sc.SCI)
+		if !slices.Contains(receiveSCs, sci) {
+			foreign = append(foreign, Difference{
+				Kind: "foreign receive SC", Detail: fmt.Sprintf("SCI %v with %d SAs", sc.SCI, len(sc.SAs)),
+				Repair: y.op(mka.Op{Kind: mka.OpDeleteReceiveSC, SCI: sci}),
+			})
+			continue
+		}
+		if !sc.Active {
+			lost = append(lost, Difference{
+				Kind: "receive SC disabled", Detail: fmt.Sprintf("SCI %v", sc.SCI),
+				Repair: func() error { return y.Kernel.UpdateRxSC(y.Index, sc.SCI, true) },
+			})
+		}
+		for j := range sc.SAs {
+			sa := &sc.SAs[j]
+			a := of(want, sa.AN, sa.KeyID)
+			switch {
+			case a == nil || !slices.Contains(a.Receive, sci):
+				foreign = append(foreign, Difference{
+					Kind: "foreign receive SA", Detail: fmt.Sprintf("SCI %v, AN %d, key id %v", sc.SCI, sa.AN, sa.KeyID),
+					Repair: y.op(mka.Op{Kind: mka.OpDeleteReceiveSA, SCI: sci, AN: mka.AN(sa.AN)}),
+				})
+			case !sa.Active:
+				lost = append(lost, Difference{
+					Kind: "receive SA disabled", Detail: fmt.Sprintf("SCI %v, AN %d", sc.SCI, sa.AN),
+					Repair: func() error {
+						return y.Kernel.UpdateRxSA(y.Index, sc.SCI, sa.AN, macsec.SAUpdate{Active: new(true)})
+					},
+				})
+			}
+		}
+	}
+	for i := range want {
+		a := &want[i]
+		an, key := macsec.AN(a.AN), macsec.KeyID(a.KI.Bytes())
+		if sa := found.TxSC.SA(an); a.Transmit && (sa == nil || sa.KeyID != key) {
+			lost = append(lost, Difference{
+				Kind: "transmit SA gone", Detail: fmt.Sprintf("AN %d, KI %v", a.AN, a.KI),
+				Lost: mka.Event{Kind: mka.EventSALost, KI: a.KI, SCI: own},
+			})
+		}
+		for _, sci := range a.Receive {
+			sc := found.RxSC(macsec.SCI(sci))
+			if sc != nil {
+				if sa := sc.SA(an); sa != nil && sa.KeyID == key {
+					continue
+				}
+			}
+			lost = append(lost, Difference{
+				Kind: "receive SA gone", Detail: fmt.Sprintf("SCI %v, AN %d, KI %v", sci, a.AN, a.KI),
+				Lost: mka.Event{Kind: mka.EventSALost, KI: a.KI, SCI: sci},
+			})
+		}
+	}
+	for ki := range last {
+		if !slices.ContainsFunc(want, func(a mka.Association) bool { return a.KI == ki }) {
+			delete(last, ki)
+		}
+	}
+	return slices.Concat(first, foreign, lost)
+}
+
+// of is the SAK that keys the SAs of that number and key identifier.
+func of(want []mka.Association, an macsec.AN, key macsec.KeyID) *mka.Association {
+	i := slices.IndexFunc(want, func(a mka.Association) bool {
+		return macsec.AN(a.AN) == an && macsec.KeyID(a.KI.Bytes()) == key
+	})
+	if i < 0 {
+		return nil
+	}
+	return &want[i]
+}
+
+func (y *SecY) op(op mka.Op) func() error { return func() error { return y.Do(op) } }
+
+// Mend puts the differences right, in their order.
+func Mend(ds []Difference) error {
+	var errs []error
+	for _, d := range ds {
+		if d.Repair == nil {
+			continue
+		}
+		if err := d.Repair(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", d, err))
+		}
+	}
+	return errors.Join(errs...)
+}
