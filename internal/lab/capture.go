@@ -27,12 +27,15 @@ type Capture struct {
 	kernel  int // that the socket has taken or dropped
 	pcap    *pcapWriter
 	err     error
+
+	observers []func(frame []byte, at time.Time)
 }
 
 // StartCapture opens the socket in the namespace and reads from it until stop.
-// What it sees goes to pcap too, unless that is nil.
-func StartCapture(ns *Netspace, iface string, pcap io.Writer) (*Capture, error) {
-	c := &Capture{where: ns.Name + "/" + iface, done: make(chan struct{})}
+// What it sees goes to pcap too, unless that is nil, and to the observers, which
+// may not keep the frame.
+func StartCapture(ns *Netspace, iface string, pcap io.Writer, observers ...func(frame []byte, at time.Time)) (*Capture, error) {
+	c := &Capture{where: ns.Name + "/" + iface, done: make(chan struct{}), observers: observers}
 	if pcap != nil {
 		var err error
 		if c.pcap, err = newPcapWriter(pcap); err != nil {
@@ -91,6 +94,9 @@ func (c *Capture) read(raw syscall.RawConn) {
 		at := timestamp(oob[:oobn])
 		c.mu.Lock()
 		c.count.note(frame[:n], at)
+		for _, note := range c.observers {
+			note(frame[:n], at)
+		}
 		if c.pcap != nil {
 			if err := c.pcap.write(frame[:n], at); err != nil {
 				c.err = errors.Join(c.err, fmt.Errorf("write the capture: %w", err))
