@@ -48,11 +48,12 @@ type server struct {
 	links    *linkEvents
 	started  time.Time
 
-	mu      sync.Mutex
-	status  map[string]LinkStatus // by link id
-	order   []string
-	changed chan struct{} // closed and replaced at every change of status
-	tasks   map[string]*task
+	mu         sync.Mutex
+	nodeFaults health.Set
+	status     map[string]LinkStatus // by link id
+	order      []string
+	changed    chan struct{} // closed and replaced at every change of status
+	tasks      map[string]*task
 }
 
 // Run keeps the node's links encrypted until ctx ends, and then leaves the

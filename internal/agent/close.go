@@ -14,7 +14,7 @@ import (
 // plain frame may pass, and the first one would be one too many.
 func (t *task) ensureFence() error {
 	on, index := &t.server.platform, t.parent.index
-	if t.server.policy.Mode != inventory.Enforce {
+	if t.policy.Mode != inventory.Enforce {
 		if err := on.openFence(index); err != nil {
 			return &fenceError{err}
 		}

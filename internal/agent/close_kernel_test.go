@@ -114,7 +114,7 @@ func TestMonitorOpensTheFence(t *testing.T) {
 	if err := tk.ensureFence(); err != nil {
 		t.Fatal(err)
 	}
-	tk.server.policy.Mode = inventory.Monitor
+	tk.policy.Mode = inventory.Monitor
 	if err := tk.ensureFence(); err != nil {
 		t.Fatal(err)
 	}

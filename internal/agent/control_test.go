@@ -70,7 +70,7 @@ func TestSocketAnswers(t *testing.T) {
 		{"an absence that is too long", `{"verb":"suspend","for":121000000000}`, `{"error":"MKA can announce an absence of up to 2m0s; found 2m1s"}`},
 		{"an absence that is over", `{"verb":"suspend","for":-1}`, `{"error":"MKA can announce`},
 		{"nothing to suspend", `{"verb":"suspend","for":60000000000}`, `{}`},
-		{"status", `{"verb":"status"}`, `{"status":{"node":"r1","links":[{"id":"l0"`},
+		{"status", `{"verb":"status"}`, `{"status":{"node":"r1","faults":[],"links":[{"id":"l0"`},
 		{"unknown fields are for later versions", `{"verb":"status","colour":"red"}`, `{"status":{"node":"r1"`},
 		{"a line without end", strings.Repeat("x", 5000), ""},
 	} {

@@ -82,11 +82,11 @@ func (t *task) diagnose(st *mka.Status, now time.Time) {
 		}
 		found = append(found, t.word(c))
 	}
-	if t.server.policy.Mode != inventory.Enforce {
+	if t.policy.Mode != inventory.Enforce {
 		found = append(found, health.Raise(health.FenceOpen, t.began, "interface", t.parent.name))
 	}
-	if t.link.Cipher.Bits() < t.server.policy.Cipher.Bits() {
-		found = append(found, health.Raise(health.BelowPolicyCipher, t.began, "cipher", t.link.Cipher, "policy", t.server.policy.Cipher))
+	if t.link.Cipher.Bits() < t.policy.Cipher.Bits() {
+		found = append(found, health.Raise(health.BelowPolicyCipher, t.began, "cipher", t.link.Cipher, "policy", t.policy.Cipher))
 	}
 	if st.Counters.Received+st.Counters.ICVMismatch+st.Counters.UnknownCKN == 0 &&
 		len(st.Participants) > 0 && now.Sub(t.began) >= silentAfter {

@@ -19,12 +19,14 @@ const (
 	StateInside      State = "inside"           // inside physical control: left alone
 	StateExempt      State = "exempt"           // an approved override: left alone
 	StateDown        State = "down"             // taken down by `lever down`
+	StateRemoved     State = "removed"          // no longer in the inventory: without keys, and without plain frames
 )
 
 // Status is what an agent says of its node.
 type Status struct {
-	Node  string       `json:"node"`
-	Links []LinkStatus `json:"links"`
+	Node   string         `json:"node"`
+	Faults []health.Fault `json:"faults"` // of the node as a whole, such as of its inventory
+	Links  []LinkStatus   `json:"links"`
 }
 
 // LinkStatus is what it says of a link. Identifiers are hexadecimal.
@@ -84,7 +86,7 @@ func (s *server) setStatus(l LinkStatus) {
 func (s *server) snapshot() (Status, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Status{Node: s.opts.Node, Links: make([]LinkStatus, 0, len(s.order))}
+	st := Status{Node: s.opts.Node, Faults: s.nodeFaults.List(), Links: make([]LinkStatus, 0, len(s.order))}
 	for _, id := range s.order {
 		st.Links = append(st.Links, s.status[id])
 	}

@@ -46,7 +46,7 @@ func TestStatusFieldNames(t *testing.T) {
 		p.r1.awaitFault(time.Second, health.ChannelLate)
 		all, _ := p.r1.server.snapshot()
 		top := decoded(t, all)
-		if got, want := fields(top), "links node"; got != want || top["node"] != "r1" {
+		if got, want := fields(top), "faults links node"; got != want || top["node"] != "r1" {
 			t.Errorf("the status has %q of %v, want %q", got, top["node"], want)
 		}
 		link := top["links"].([]any)[0].(map[string]any)

@@ -29,10 +29,12 @@ type task struct {
 	server   *server
 	log      *slog.Logger
 	link     inventory.NodeLink
+	policy   inventory.Policy
 	channels [2]keys.Channel
 	store    *keys.Store
 	events   <-chan struct{}
 	requests chan request
+	pulse    pulse // beaten each time round, at least every two seconds
 
 	// The state of the current session; zero between sessions.
 	parent   parent
@@ -75,7 +77,7 @@ type task struct {
 
 func newTask(s *server, l inventory.NodeLink, channels [2]keys.Channel, store *keys.Store) *task {
 	return &task{
-		server: s, log: s.log.With("link", l.ID), link: l, channels: channels, store: store,
+		server: s, log: s.log.With("link", l.ID), link: l, policy: s.policy, channels: channels, store: store,
 		events: s.links.subscribe(), requests: make(chan request), heardFrom: map[mka.SCI]time.Time{},
 	}
 }
@@ -105,6 +107,7 @@ func (t *task) pause(ctx context.Context) bool {
 	retry := time.NewTimer(retryDelay)
 	defer retry.Stop()
 	for {
+		t.pulse.beat()
 		select {
 		case <-ctx.Done():
 			return false
@@ -118,6 +121,7 @@ func (t *task) pause(ctx context.Context) bool {
 			if !t.takenDown {
 				return true
 			}
+			retry.Reset(retryDelay)
 		}
 	}
 }
@@ -195,6 +199,7 @@ func (t *task) session(ctx context.Context) error {
 			sampling = now
 			sample.Reset(sampling)
 		}
+		t.pulse.beat()
 		select {
 		case <-ctx.Done():
 			t.step(mka.Event{Kind: mka.EventLeave})
@@ -293,7 +298,7 @@ func (t *task) makePort(suite mka.CipherSuite) error {
 		SCI: mka.SCI(t.device.SCI), Address: t.parent.address,
 		Destination: t.link.MKA.Destination, EtherType: t.link.MKA.EtherType,
 		Priority: t.link.MKA.Priority, Suite: suite,
-		Hello: t.link.MKA.Hello, Life: t.link.MKA.Life, SAKRekey: t.server.policy.SAKRekey,
+		Hello: t.link.MKA.Hello, Life: t.link.MKA.Life, SAKRekey: t.policy.SAKRekey,
 		DelayProtect: t.link.MKA.DelayProtect, ICVIndicator: t.link.MKA.ICVIndicator,
 		External: t.link.External, Rand: rand.Reader, Resume: t.file.MKA, Adopted: adopted,
 	})
