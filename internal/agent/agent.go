@@ -119,6 +119,7 @@ func newServer(opts Options, policy inventory.Policy, on platform, kernel macsec
 // others why they are left alone.
 func (s *server) start(ctx context.Context, g *errgroup.Group, links []inventory.NodeLink, channels [2]keys.Channel) {
 	store := keys.NewStore(s.opts.StateDir)
+	store.Replace = s.platform.files.replace
 	s.log.Info("agent starts", "node", s.opts.Node, "links", len(links))
 	for _, l := range links {
 		s.order = append(s.order, l.ID)

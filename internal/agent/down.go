@@ -13,8 +13,8 @@ import (
 	"github.com/lever-link/lever/macsec"
 )
 
-func removeLinkFile(runDir, link string) error {
-	if err := os.Remove(linkPath(runDir, link)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func removeLinkFile(on files, runDir, link string) error {
+	if err := on.remove(linkPath(runDir, link)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -32,7 +32,7 @@ func (t *task) takeDown() error {
 	}
 	t.everUp, t.takenDown = false, true
 	t.faults.Raise(health.Raise(health.TakenDown, time.Now(), "interface", t.link.Local.Interface))
-	return removeLinkFile(t.server.opts.RunDir, t.link.ID)
+	return removeLinkFile(t.server.platform.files, t.server.opts.RunDir, t.link.ID)
 }
 
 // removeLink undoes a link in the kernel. A device that is not there is no
@@ -100,7 +100,7 @@ func downWithoutAgent(on *platform, open func() (macsec.Kernel, error), runDir s
 			err = removeLink(on, k, f)
 		}
 		if err == nil {
-			err = removeLinkFile(runDir, id)
+			err = removeLinkFile(on.files, runDir, id)
 		}
 		if err != nil {
 			errs = append(errs, err)

@@ -29,6 +29,7 @@ type platform struct {
 	inspectFence    func(index int, opts fence.Options) (fence.State, error)
 	openFence       func(index int) error
 	openMKA         func(index int, opts pae.Options) (mkaConn, error)
+	files           files
 }
 
 // mkaConn is a pae.Conn.
@@ -49,6 +50,7 @@ var linux = platform{
 		}
 		return c, nil
 	},
+	files: osFiles,
 }
 
 // parent is the interface beneath a link, as it is now.

@@ -162,6 +162,7 @@ func (m *machine) on(what string, index int, do func(*port) error) error {
 
 func (m *machine) platform() platform {
 	return platform{
+		files: osFiles,
 		findParent: func(name string) (parent, error) {
 			m.mu.Lock()
 			defer m.mu.Unlock()

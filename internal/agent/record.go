@@ -32,6 +32,21 @@ func linkPath(runDir, link string) string {
 	return filepath.Join(runDir, linksDir, link+".json")
 }
 
+// files is how what the run directory holds comes there, in calls of which each
+// happens or does not: a test lets the agent die between any two.
+type files struct {
+	write  func(path string, text []byte) error
+	rename func(from, to string) error
+	remove func(path string) error
+	// replace is how the state directory is written; nil: durably, by rename.
+	replace func(path string, text []byte) error
+}
+
+var osFiles = files{
+	write:  func(path string, text []byte) error { return os.WriteFile(path, text, 0o600) },
+	rename: os.Rename, remove: os.Remove,
+}
+
 // readLinkFile returns nil without an error when there is none.
 func readLinkFile(runDir, link string) (*linkFile, error) {
 	b, err := os.ReadFile(linkPath(runDir, link))
@@ -53,7 +68,7 @@ func readLinkFile(runDir, link string) (*linkFile, error) {
 
 // write replaces the link's file at once: a crash leaves the old one or the
 // new one. The directory is a tmpfs, so there is nothing to sync.
-func (f *linkFile) write(runDir string) error {
+func (f *linkFile) write(on files, runDir string) error {
 	f.Version = linkFileVersion
 	b, err := json.Marshal(f)
 	if err != nil {
@@ -61,10 +76,10 @@ func (f *linkFile) write(runDir string) error {
 	}
 	path := linkPath(runDir, f.Link)
 	tmp := path + ".new"
-	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
+	if err := on.write(tmp, append(b, '\n')); err != nil {
 		return fmt.Errorf("write the record of link %s: %w", f.Link, err)
 	}
-	if err := os.Rename(tmp, path); err != nil {
+	if err := on.rename(tmp, path); err != nil {
 		return fmt.Errorf("write the record of link %s: %w", f.Link, err)
 	}
 	return nil

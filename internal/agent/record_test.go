@@ -47,7 +47,7 @@ func TestRecordRoundTrip(t *testing.T) {
 	for _, ckn := range []mka.CKN{"abcd", "\x00\xff\xfe\x80", mka.CKN(strings.Repeat("\xee", 32))} {
 		f := &linkFile{Link: "l1", Interface: "eth4", Secure: "eth4-sec", MKA: sampleRecord()}
 		f.MKA.Participants[0].CKN, f.MKA.Latest.CKN = ckn, ckn
-		if err := f.write(dir); err != nil {
+		if err := f.write(osFiles, dir); err != nil {
 			t.Fatal(err)
 		}
 		got, err := readLinkFile(dir, "l1")
@@ -67,7 +67,7 @@ func TestRecordRoundTrip(t *testing.T) {
 func TestUnusableRecords(t *testing.T) {
 	dir := newRunDir(t)
 	f := &linkFile{Link: "l1", Interface: "eth4", Secure: "eth4-sec", MKA: sampleRecord()}
-	if err := f.write(dir); err != nil {
+	if err := f.write(osFiles, dir); err != nil {
 		t.Fatal(err)
 	}
 	good, err := os.ReadFile(linkPath(dir, "l1"))

@@ -287,7 +287,7 @@ func (t *task) makePort(suite mka.CipherSuite) error {
 	if old != nil {
 		t.file.MKA = old.MKA
 	}
-	if err := t.file.write(t.server.opts.RunDir); err != nil {
+	if err := t.file.write(t.server.platform.files, t.server.opts.RunDir); err != nil {
 		t.faults.Raise(health.Raise(health.RunDirUnwritable, t.began, "detail", err))
 	}
 	if err := t.secy.Sweep(state); err != nil {
@@ -392,9 +392,9 @@ func (t *task) obey(ev mka.Event) {
 // must go: its ceilings no longer hold.
 func (t *task) persist(r *mka.Record) {
 	t.file.MKA = r
-	if err := t.file.write(t.server.opts.RunDir); err != nil {
+	if err := t.file.write(t.server.platform.files, t.server.opts.RunDir); err != nil {
 		t.faults.Raise(health.Raise(health.RunDirUnwritable, time.Now(), "detail", err))
-		if err := removeLinkFile(t.server.opts.RunDir, t.link.ID); err != nil {
+		if err := removeLinkFile(t.server.platform.files, t.server.opts.RunDir, t.link.ID); err != nil {
 			t.log.Error("a stale record could not be removed", "error", err)
 		}
 		return

@@ -40,11 +40,16 @@ type stateFile struct {
 
 // Store keeps the State of each link in a file of its own, <dir>/links/<link>.json,
 // replaced atomically.
-type Store struct{ dir string }
+type Store struct {
+	dir string
+	// Replace, if set, puts a State's text in its file in place of what does so
+	// durably.
+	Replace func(path string, text []byte) error
+}
 
 // NewStore keeps states beneath the agent's state directory, which is created
 // with the first Save.
-func NewStore(stateDir string) *Store { return &Store{filepath.Join(stateDir, "links")} }
+func NewStore(stateDir string) *Store { return &Store{dir: filepath.Join(stateDir, "links")} }
 
 // Path is the file of a link's State.
 func (s *Store) Path(link string) string { return filepath.Join(s.dir, link+".json") }
@@ -106,7 +111,11 @@ func (s *Store) Save(link string, state State) error {
 		err = os.MkdirAll(s.dir, 0o700)
 	}
 	if err == nil {
-		err = keyfile.Replace(path, append(text, '\n'))
+		replace := keyfile.Replace
+		if s.Replace != nil {
+			replace = s.Replace
+		}
+		err = replace(path, append(text, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("recording the confirmed epoch of link %q in %s: %w", link, path, err)
