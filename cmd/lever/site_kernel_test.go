@@ -49,6 +49,7 @@ type site struct {
 	ends    []lab.SecuredEnd
 	wire    *lab.Capture // of the first router's parent
 	secrets [][]byte     // all that was delivered
+	ledger  *lab.Ledger  // of what was spent on the wire, if somebody asked for one
 	// plainAllowed is for tests that themselves send something plain.
 	plainAllowed bool
 }
@@ -196,8 +197,12 @@ func (s *site) capture(pcap io.Writer) {
 	if s.wire != nil {
 		s.must(s.wire.Stop())
 	}
+	var observers []func([]byte, time.Time)
+	if s.ledger != nil {
+		observers = append(observers, s.ledger.Note)
+	}
 	var err error
-	s.wire, err = lab.StartCapture(s.routers[0].Space, theParent, pcap)
+	s.wire, err = lab.StartCapture(s.routers[0].Space, theParent, pcap, observers...)
 	s.must(err)
 }
 

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/mdlayher/packet"
 	"golang.org/x/sys/unix"
@@ -72,12 +73,12 @@ func StartCapture(ns *Netspace, iface string, pcap io.Writer, observers ...func(
 // read is the capture's goroutine; it ends when the socket is closed.
 func (c *Capture) read(raw syscall.RawConn) {
 	defer close(c.done)
-	frame, oob := make([]byte, 1<<16), make([]byte, 128)
+	batch := newArrivals(captureBatch)
 	for {
-		var n, oobn int
+		var n int
 		var recvErr error
 		err := raw.Read(func(fd uintptr) bool {
-			n, oobn, _, _, recvErr = unix.Recvmsg(int(fd), frame, oob, unix.MSG_DONTWAIT)
+			n, recvErr = batch.receive(int(fd))
 			return !errors.Is(recvErr, unix.EAGAIN)
 		})
 		switch {
@@ -91,20 +92,70 @@ func (c *Capture) read(raw syscall.RawConn) {
 			c.mu.Unlock()
 			return
 		}
-		at := timestamp(oob[:oobn])
 		c.mu.Lock()
-		c.count.note(frame[:n], at)
-		for _, note := range c.observers {
-			note(frame[:n], at)
-		}
-		if c.pcap != nil {
-			if err := c.pcap.write(frame[:n], at); err != nil {
-				c.err = errors.Join(c.err, fmt.Errorf("write the capture: %w", err))
-				c.pcap = nil
-			}
+		for i := range n {
+			frame, oob := batch.message(i)
+			c.note(frame, timestamp(oob))
 		}
 		c.mu.Unlock()
 	}
+}
+
+// note takes a frame in, under the lock.
+func (c *Capture) note(frame []byte, at time.Time) {
+	c.count.note(frame, at)
+	for _, note := range c.observers {
+		note(frame, at)
+	}
+	if c.pcap == nil {
+		return
+	}
+	if err := c.pcap.write(frame, at); err != nil {
+		c.err = errors.Join(c.err, fmt.Errorf("write the capture: %w", err))
+		c.pcap = nil
+	}
+}
+
+// captureBatch is how many frames are read with one call of the kernel.
+const captureBatch = 32
+
+// arrivals is room for messages that recvmmsg(2) brings at once.
+type arrivals struct {
+	headers []mmsghdr
+	frames  [][]byte
+	control [][]byte
+	vectors []unix.Iovec
+}
+
+func newArrivals(n int) *arrivals {
+	a := &arrivals{headers: make([]mmsghdr, n), frames: make([][]byte, n), control: make([][]byte, n), vectors: make([]unix.Iovec, n)}
+	for i := range n {
+		a.frames[i], a.control[i] = make([]byte, 1<<16), make([]byte, 128)
+		a.vectors[i].Base = &a.frames[i][0]
+		a.vectors[i].SetLen(len(a.frames[i]))
+		h := &a.headers[i].header
+		h.Iov = &a.vectors[i]
+		h.SetIovlen(1)
+		h.Control = &a.control[i][0]
+	}
+	return a
+}
+
+// receive takes what is there, and waits for nothing.
+func (a *arrivals) receive(fd int) (int, error) {
+	for i := range a.headers {
+		a.headers[i].header.SetControllen(len(a.control[i]))
+	}
+	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&a.headers[0])), uintptr(len(a.headers)), unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+// message is one of those received.
+func (a *arrivals) message(i int) (frame, control []byte) {
+	return a.frames[i][:a.headers[i].length], a.control[i][:a.headers[i].header.Controllen]
 }
 
 // timestamp is when the kernel saw the frame.

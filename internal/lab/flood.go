@@ -97,7 +97,8 @@ func (f *Flood) burst(n int, next func() []byte) {
 // mmsghdr is the kernel's struct of this name.
 type mmsghdr struct {
 	header unix.Msghdr
-	_      uint32
+	length uint32
+	_      [4]byte
 }
 
 // Stop ends it.

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 )
 
@@ -111,8 +112,11 @@ func listenUDP(e Endpoint) (*net.UDPConn, error) {
 func (e *StreamEnd) send(ctx context.Context, to netip.AddrPort, interval time.Duration) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	packet := make([]byte, 8, 8+len(PayloadMark))
-	packet = append(packet, PayloadMark...)
+	batch := newBatch(8+len(PayloadMark), net.UDPAddrFromAddrPort(to))
+	for _, m := range batch {
+		copy(m.Buffers[0][8:], PayloadMark)
+	}
+	conn := ipv4.NewPacketConn(e.conn)
 	next := time.Now()
 	for {
 		select {
@@ -120,16 +124,19 @@ func (e *StreamEnd) send(ctx context.Context, to netip.AddrPort, interval time.D
 			return
 		case <-tick.C:
 		}
-		for range streamBurst {
-			if time.Now().Before(next) {
-				break
-			}
-			binary.BigEndian.PutUint64(packet, uint64(e.Sent.Load()))
+		n := 0
+		for now := time.Now(); n < streamBurst && !now.Before(next); n++ {
+			binary.BigEndian.PutUint64(batch[n].Buffers[0], uint64(e.Sent.Load()))
 			e.Sent.Add(1)
-			if _, err := e.conn.WriteToUDPAddrPort(packet, to); err != nil {
-				e.refused.Add(1)
-			}
 			next = next.Add(interval)
+		}
+		for rest := batch[:n]; len(rest) > 0; {
+			sent, err := conn.WriteBatch(rest, 0)
+			if err != nil {
+				e.refused.Add(1)
+				sent = 1 // the first of them is what it did not take
+			}
+			rest = rest[sent:]
 		}
 		if behind := time.Since(next) - streamBehind; behind > 0 {
 			next = next.Add(behind)
@@ -137,33 +144,53 @@ func (e *StreamEnd) send(ctx context.Context, to netip.AddrPort, interval time.D
 	}
 }
 
+// newBatch is room for as many packets as go with one call of the kernel: on a
+// machine of one processor a call for each would be most of the work.
+func newBatch(size int, to net.Addr) []ipv4.Message {
+	batch := make([]ipv4.Message, streamBurst)
+	for i := range batch {
+		batch[i] = ipv4.Message{Buffers: [][]byte{make([]byte, size)}, Addr: to}
+	}
+	return batch
+}
+
 // receive runs until the socket is closed.
 func (e *StreamEnd) receive(from netip.AddrPort) {
-	buf := make([]byte, 2048)
+	batch := newBatch(2048, nil)
+	conn := ipv4.NewPacketConn(e.conn)
 	for {
-		n, sender, err := e.conn.ReadFromUDPAddrPort(buf)
+		n, err := conn.ReadBatch(batch, 0)
 		now := time.Now()
 		e.mu.Lock()
-		switch {
-		case errors.Is(err, net.ErrClosed):
+		if errors.Is(err, net.ErrClosed) {
 			e.mu.Unlock()
 			return
-		case err != nil:
+		}
+		if err != nil {
 			// An ICMP error for a packet that we sent is no reason to stop; the
 			// packet will be missing at the other end.
-			e.err = err
-		case n != 8+len(PayloadMark) || sender != from:
-			e.foreign++
-		default:
-			seq := binary.BigEndian.Uint64(buf)
-			if seq > 1<<30 { // would need more memory than sense
-				e.foreign++
-			} else {
-				e.tally.note(int(seq), now)
-			}
+			e.err, n = err, 0
+		}
+		for _, m := range batch[:n] {
+			e.note(m, from, now)
 		}
 		e.mu.Unlock()
 	}
+}
+
+// note accounts for a packet, under the lock.
+func (e *StreamEnd) note(m ipv4.Message, from netip.AddrPort, now time.Time) {
+	sender, isUDP := m.Addr.(*net.UDPAddr)
+	if !isUDP || m.N != 8+len(PayloadMark) || sender.Port != int(from.Port()) || !sender.IP.Equal(from.Addr().AsSlice()) {
+		e.foreign++
+		return
+	}
+	seq := binary.BigEndian.Uint64(m.Buffers[0])
+	if seq > 1<<30 { // would need more memory than sense
+		e.foreign++
+		return
+	}
+	e.tally.note(int(seq), now)
 }
 
 // Flowing waits until packets arrive both ways.
@@ -179,6 +206,13 @@ func (e *StreamEnd) Got() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.tally.received
+}
+
+// Missing is how many of the first sent packets of the other end have not arrived.
+func (e *StreamEnd) Missing(sent int) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.tally.lacks(sent)
 }
 
 // Stop ends the sending, waits until all that was sent has arrived or the

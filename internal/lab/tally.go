@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"math/bits"
 	"strings"
 	"time"
 )
@@ -59,6 +60,19 @@ func (t *tally) missing(sent, limit int) []string {
 		}
 	}
 	return ranges
+}
+
+// lacks is how many of the first sent packets have never arrived.
+func (t *tally) lacks(sent int) int {
+	n := sent
+	for word := 0; word < len(t.seen) && word*64 < sent; word++ {
+		seen := t.seen[word]
+		if rest := sent - word*64; rest < 64 {
+			seen &= 1<<rest - 1
+		}
+		n -= bits.OnesCount64(seen)
+	}
+	return n
 }
 
 func (t *tally) has(seq int) bool {

@@ -43,10 +43,26 @@ func TestTally(t *testing.T) {
 			if got.Clean() != tt.Clean {
 				t.Errorf("clean is %v for %v", got.Clean(), got)
 			}
+			if got.Lost() != tally.lacks(tt.Sent) {
+				t.Errorf("lacks %d of %d with %d received", tally.lacks(tt.Sent), tt.Sent, tally.received)
+			}
 			if got.Lost() != tt.Sent-tally.received {
 				t.Errorf("lost %d of %d with %d received", got.Lost(), tt.Sent, tally.received)
 			}
 		})
+	}
+}
+
+// Numbers that are not asked for do not count.
+func TestTallyLacksOfTheFirst(t *testing.T) {
+	var tally tally
+	for _, seq := range []int{0, 1, 63, 64, 130, 200} {
+		tally.note(seq, time.Unix(0, 0))
+	}
+	for sent, want := range map[int]int{0: 0, 1: 0, 2: 0, 3: 1, 64: 61, 65: 61, 131: 126, 200: 195, 201: 195, 500: 494} {
+		if got := tally.lacks(sent); got != want {
+			t.Errorf("of the first %d it lacks %d, want %d", sent, got, want)
+		}
 	}
 }
 
