@@ -13,7 +13,7 @@ import (
 )
 
 func newCheckCommand() *cobra.Command {
-	var format string
+	var format, running string
 	cmd := &cobra.Command{
 		Use:   "check FILE|DIR...",
 		Short: "Say which links are encrypted, and why",
@@ -22,13 +22,29 @@ link whether it is encrypted (its way leaves physical control, or nobody knows),
 inside (left alone) or exempt (left in the clear by an override), and why.
 
 Every mistake is printed to standard error as FILE:LINE:COLUMN: MESSAGE, and the
-exit status is then 1. Warnings change no exit status.`,
+exit status is then 1. Warnings change no exit status.
+
+With --diff it says instead, for each link, what the agents at its ends would do
+when the one inventory named takes the place of the one that is RUNNING. An agent
+that reloads acts on the same comparison.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if format != "table" && format != "json" {
 				return fmt.Errorf("lever check: -o takes table or json; found %q", format)
 			}
-			report, err := check(args)
+			var report interface {
+				writeTable(out io.Writer) error
+				writeJSON(out io.Writer) error
+			}
+			var err error
+			switch {
+			case !cmd.Flags().Changed("diff"):
+				report, err = check(args)
+			case len(args) != 1:
+				return fmt.Errorf("lever check: --diff compares one inventory with the running one; found %d", len(args))
+			default:
+				report, err = compare(args[0], running)
+			}
 			write := report.writeTable
 			if format == "json" {
 				write = report.writeJSON
@@ -37,6 +53,7 @@ exit status is then 1. Warnings change no exit status.`,
 		},
 	}
 	cmd.Flags().StringVarP(&format, "output", "o", "table", "how to print: table or json")
+	cmd.Flags().StringVar(&running, "diff", "", "the inventory (file or directory) that the agents run by now")
 	return cmd
 }
 
@@ -113,7 +130,11 @@ func (r checkReport) writeTable(out io.Writer) error {
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("lever check: printing the links: %w", err)
 	}
-	for _, warning := range r.Warnings {
+	return writeWarnings(out, r.Warnings)
+}
+
+func writeWarnings(out io.Writer, warnings []inventory.Warning) error {
+	for _, warning := range warnings {
 		if _, err := fmt.Fprintf(out, "warning: %s\n", warning); err != nil {
 			return fmt.Errorf("lever check: printing the warnings: %w", err)
 		}
