@@ -211,6 +211,10 @@ var layers = []layer{
 		why: "a Ring has no clock, and knows of its channels no more than the Channel interface",
 	},
 	{
+		dir: "internal/audit", clock: true, imports: []string{"mka", "internal/agent", "internal/keys/…", "internal/pae", "internal/health", "os/exec"},
+		why: "what proves that an agent has done its work must not be made of it",
+	},
+	{
 		dir: "internal/secret", imports: []string{"os/…", "io/…", "net/…", "syscall", module + "/…"},
 		why: "it is the bottom of the import graph, and nothing in it can write a key anywhere",
 	},
@@ -319,6 +323,7 @@ func TestLayeringFindsViolations(t *testing.T) {
 		{"cmd/lever", `import "github.com/vishvananda/netlink"`, "cmd/lever imports github.com/vishvananda/netlink"},
 		{"internal/keys/post", `import "github.com/lever-link/lever/internal/keys/dir"`, "internal/keys/post depends on internal/keys/dir"},
 		{"internal/keys/dir", `import "github.com/lever-link/lever/internal/keys/post"`, "internal/keys/dir depends on internal/keys/post"},
+		{"internal/audit", `import "github.com/lever-link/lever/internal/agent"`, "internal/audit imports github.com/lever-link/lever/internal/agent"},
 		{"internal/agent", `import "github.com/lever-link/lever/internal/simlink"`, "internal/agent imports"},
 		{"internal/health", `import "github.com/lever-link/lever/macsec/macsectest"`, "internal/agent imports github.com/lever-link/lever/macsec/macsectest (in internal/health)"},
 		{"internal/keys", `import "time"; func f() { <-time.After(1) }`, "internal/keys reads the clock"},

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -16,8 +17,24 @@ func main() {
 	uml.Init() // in a guest of the demo's, this is its first process
 	if err := newRootCommand().Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		os.Exit(exitStatus(err))
 	}
+}
+
+// exitError is an error with an exit status of its own; that of others is 1.
+type exitError struct {
+	status int
+	err    error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+func exitStatus(err error) int {
+	if e, ok := errors.AsType[*exitError](err); ok {
+		return e.status
+	}
+	return 1
 }
 
 func newRootCommand() *cobra.Command {
@@ -27,7 +44,7 @@ func newRootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true, // main prints them, without a prefix: they may begin with file:line:column
 	}
-	root.AddCommand(newAgentCommand(), newStatusCommand(), newCheckCommand(), newKeysCommand(),
+	root.AddCommand(newAgentCommand(), newStatusCommand(), newAuditCommand(), newCheckCommand(), newKeysCommand(),
 		newRekeyCommand(), newSuspendCommand(), newDownCommand(), newDemoCommand())
 	return root
 }

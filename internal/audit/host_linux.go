@@ -1,0 +1,76 @@
+package audit
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/lever-link/lever/internal/fence"
+	"github.com/lever-link/lever/macsec"
+)
+
+// machine is the Host that this process runs on, in the network namespace of the
+// calling thread.
+type machine struct{}
+
+// Linux is the machine that this process runs on.
+func Linux() Host { return machine{} }
+
+// Interfaces implements Host.
+func (machine) Interfaces() ([]Interface, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	found := make([]Interface, 0, len(links))
+	for _, l := range links {
+		a := l.Attrs()
+		x := Interface{
+			Index: a.Index, Name: a.Name, Kind: l.Type(), Up: a.Flags&net.FlagUp != 0, Running: a.RawFlags&unix.IFF_LOWER_UP != 0,
+			Master: a.MasterIndex, XDP: a.Xdp != nil && a.Xdp.Attached,
+		}
+		// IFLA_LINK_NETNSID says that the index is one of another namespace.
+		if a.NetNsID < 0 {
+			x.Lower = a.ParentIndex
+		}
+		found = append(found, x)
+	}
+	return found, nil
+}
+
+// SecYs implements Host.
+func (machine) SecYs() (all []macsec.SecY, err error) {
+	k, err := macsec.New()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, k.Close()) }()
+	return k.SecYs()
+}
+
+// Fence implements Host.
+func (machine) Fence(index int, opts fence.Options) (fence.State, error) {
+	return fence.Inspect(index, opts)
+}
+
+// Addresses implements Host.
+func (machine) Addresses(index int) ([]netip.Prefix, error) {
+	all, err := netlink.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, err
+	}
+	found := make([]netip.Prefix, 0, len(all))
+	for _, a := range all {
+		addr, ok := netip.AddrFromSlice(a.IP)
+		ones, _ := a.Mask.Size()
+		if !ok {
+			return nil, fmt.Errorf("the kernel gives %v as an address", a.IPNet)
+		}
+		found = append(found, netip.PrefixFrom(addr.Unmap(), ones))
+	}
+	return found, nil
+}
