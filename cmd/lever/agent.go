@@ -1,14 +1,19 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/lever-link/lever/internal/agent"
+	"github.com/lever-link/lever/internal/service"
+	"github.com/lever-link/lever/inventory"
 )
 
 func newAgentCommand() *cobra.Command {
@@ -24,13 +29,15 @@ only then lets traffic flow. When it stops, or is killed, the encrypted path
 stays: start it again and it goes on without losing a frame. To remove a link's
 encryption, use lever down.
 
-It needs CAP_NET_ADMIN and CAP_NET_RAW, and logs to standard error.`,
+It needs CAP_NET_ADMIN and CAP_NET_RAW, gives up everything else, and logs to
+standard error. There is one agent in a network namespace. The Debian package has
+it run by systemd as lever.service.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
 			o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
-			return agent.Run(ctx, o)
+			return serve(ctx, o)
 		},
 	}
 	f := cmd.Flags()
@@ -41,4 +48,60 @@ It needs CAP_NET_ADMIN and CAP_NET_RAW, and logs to standard error.`,
 	_ = cmd.MarkFlagRequired("inventory")
 	_ = cmd.MarkFlagRequired("node")
 	return cmd
+}
+
+// serve runs the agent as a service: first it gives up what it does not need, and
+// what it opens later is what the inventory names now.
+func serve(ctx context.Context, o agent.Options) error {
+	service.Harden(o.Log)
+	inv, err := inventory.Load(o.Inventory)
+	if err != nil {
+		return err
+	}
+	paths, err := agent.Paths(inv, o.Node)
+	if err != nil {
+		return err
+	}
+	if err := service.CheckPrivileges(); err != nil {
+		return err
+	}
+	release, err := service.Hold(service.Holder{PID: os.Getpid(), Node: o.Node, RunDir: o.RunDir}, o.Log)
+	if err != nil {
+		return err
+	}
+	defer release()
+	_, err = service.Confine(service.Paths{Read: append(paths, o.Inventory), Write: []string{o.RunDir, o.StateDir}}, o.Log)
+	if err != nil {
+		return err
+	}
+	manager := service.NewNotifier(o.Log)
+	defer context.AfterFunc(ctx, manager.Stopping)()
+	watched, unwatch := context.WithCancel(ctx)
+	defer unwatch()
+	watch := sync.OnceFunc(func() {
+		go manager.Watch(watched, func(ctx context.Context) (string, error) { return alive(ctx, o.RunDir) })
+	})
+	o.Ready = func() {
+		manager.Ready()
+		watch()
+	}
+	return agent.Run(ctx, o)
+}
+
+// alive asks the agent over its socket, as everybody else does.
+func alive(ctx context.Context, runDir string) (string, error) {
+	st, err := agent.NewClient(runDir).Status(ctx)
+	if err != nil {
+		return "", err
+	}
+	secured, must := 0, 0
+	for _, l := range st.Links {
+		if l.Verdict == inventory.Encrypt.String() {
+			must++
+		}
+		if l.State == agent.StateSecured {
+			secured++
+		}
+	}
+	return fmt.Sprintf("%d of %d links that must be encrypted are secured", secured, must), nil
 }

@@ -41,6 +41,7 @@ func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "lever",
 		Short:         "Encrypts every link that leaves physical control",
+		Version:       versionNow(),
 		SilenceUsage:  true,
 		SilenceErrors: true, // main prints them, without a prefix: they may begin with file:line:column
 	}

@@ -19,6 +19,7 @@ type Notifier struct {
 	mu       sync.Mutex
 	failed   bool // the last message was not delivered; said once
 	stopping bool
+	status   string
 }
 
 // NewNotifier reads from the environment where the manager listens and how long
@@ -53,8 +54,16 @@ func (n *Notifier) Stopping() {
 	n.mu.Unlock()
 }
 
-// Status is one line for systemctl status.
-func (n *Notifier) Status(line string) { n.tell("STATUS=" + line) }
+// Status is one line for systemctl status. It is passed on when it changes.
+func (n *Notifier) Status(line string) {
+	n.mu.Lock()
+	known := n.status == line
+	n.status = line
+	n.mu.Unlock()
+	if !known {
+		n.tell("STATUS=" + line)
+	}
+}
 
 func (n *Notifier) tell(state string) {
 	n.mu.Lock()
@@ -70,10 +79,10 @@ func (n *Notifier) tell(state string) {
 }
 
 // Watch gives the manager a sign of life as long as alive finds the agent alive,
-// until ctx ends. An agent that is not is left to the manager, which ends and
-// restarts it: that loses no frame, and a wedged agent may lose the link at the
-// next rekey.
-func (n *Notifier) Watch(ctx context.Context, alive func(context.Context) error) {
+// with what alive says as its status, until ctx ends. An agent that is not is left
+// to the manager, which ends and restarts it: that loses no frame, and a wedged
+// agent may lose the link at the next rekey.
+func (n *Notifier) Watch(ctx context.Context, alive func(context.Context) (status string, err error)) {
 	if n.watchdog <= 0 {
 		return
 	}
@@ -84,21 +93,23 @@ func (n *Notifier) Watch(ctx context.Context, alive func(context.Context) error)
 	wellBefore := true
 	for {
 		check, cancel := context.WithTimeout(ctx, every)
-		err := alive(check)
+		status, err := alive(check)
 		cancel()
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
 			n.tell(daemon.SdNotifyWatchdog)
+			n.Status(status)
 			if !wellBefore {
 				n.log.Info("the agent answers again")
-				n.Status("")
 			}
-		case wellBefore:
-			n.log.Error("the agent does not answer itself; the service manager will restart it if this lasts",
-				"patience", n.watchdog, "error", err)
+		default:
 			n.Status("not alive: " + err.Error())
+			if wellBefore {
+				n.log.Error("the agent does not answer itself; the service manager will restart it if this lasts",
+					"patience", n.watchdog, "error", err)
+			}
 		}
 		wellBefore = err == nil
 		select {

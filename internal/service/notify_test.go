@@ -63,7 +63,7 @@ func TestNoManager(t *testing.T) {
 	log, said := testLog()
 	n := NewNotifier(log)
 	n.Ready()
-	n.Watch(t.Context(), func(context.Context) error { t.Error("asked"); return nil })
+	n.Watch(t.Context(), func(context.Context) (string, error) { t.Error("asked"); return "", nil })
 	n.Stopping()
 	if said.Len() > 0 {
 		t.Error(said)
@@ -113,19 +113,19 @@ func TestWatch(t *testing.T) {
 		}}
 		ctx, cancel := context.WithTimeout(t.Context(), 75*time.Second)
 		defer cancel()
-		n.Watch(ctx, func(ctx context.Context) error {
+		n.Watch(ctx, func(ctx context.Context) (string, error) {
 			switch at := time.Since(start); {
 			case at >= 50*time.Second:
 				<-ctx.Done() // wedged: the check itself must end
-				return context.Cause(ctx)
+				return "", context.Cause(ctx)
 			case at >= 20*time.Second && at < 40*time.Second:
-				return errors.New("link l1 is wedged")
+				return "", errors.New("link l1 is wedged")
 			}
-			return nil
+			return "all well", nil
 		})
 		want := []string{
-			"0s WATCHDOG=1", "10s WATCHDOG=1", "20s STATUS=not alive: link l1 is wedged",
-			"40s WATCHDOG=1", "40s STATUS=", "1m0s STATUS=not alive: context deadline exceeded",
+			"0s WATCHDOG=1", "0s STATUS=all well", "10s WATCHDOG=1", "20s STATUS=not alive: link l1 is wedged",
+			"40s WATCHDOG=1", "40s STATUS=all well", "1m0s STATUS=not alive: context deadline exceeded",
 		}
 		if !slices.Equal(told, want) {
 			t.Errorf("told\n%s\nwant\n%s", strings.Join(told, "\n"), strings.Join(want, "\n"))
