@@ -150,6 +150,7 @@ func (p *Port) advanceCP() bool {
 			p.deleteKey(k)
 		}
 		c.stray = nil
+		p.dropReceiveSCs()
 	}
 	l := c.latest
 	if l == nil {

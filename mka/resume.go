@@ -113,6 +113,16 @@ func (r *Record) CKNs() []CKN {
 	return ckns
 }
 
+// Members is how many others the record has for ki, and whether it knows ki.
+func (r *Record) Members(ki KI) (n int, known bool) {
+	for k := range r.keys {
+		if k.ki() == ki {
+			return len(k.Members), true
+		}
+	}
+	return 0, false
+}
+
 // cknOf is the CKN under which the record has ki; empty if it does not.
 func (r *Record) cknOf(ki KI) CKN {
 	for k := range r.keys {

@@ -46,6 +46,7 @@ type server struct {
 	kernel   macsec.Kernel
 	platform platform
 	links    *linkEvents
+	dumps    dumps
 	started  time.Time
 
 	mu         sync.Mutex
@@ -110,7 +111,7 @@ func Run(ctx context.Context, opts Options) error {
 
 func newServer(opts Options, policy inventory.Policy, on platform, kernel macsec.Kernel, events *linkEvents) *server {
 	return &server{
-		opts: opts, log: opts.Log, policy: policy, platform: on, kernel: kernel, links: events, started: time.Now(),
+		opts: opts, log: opts.Log, policy: policy, platform: on, kernel: kernel, links: events, dumps: dumps{kernel: kernel}, started: time.Now(),
 		status: map[string]LinkStatus{}, changed: make(chan struct{}), tasks: map[string]*task{},
 	}
 }

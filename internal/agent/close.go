@@ -20,7 +20,7 @@ func (t *task) ensureFence() error {
 		}
 		return nil
 	}
-	opts := fence.Options{EtherType: t.link.MKA.EtherType}
+	opts := t.fenceOptions()
 	err := on.closeFence(index, opts)
 	state, seeErr := on.inspectFence(index, opts)
 	if seeErr != nil && err == nil {

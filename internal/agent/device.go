@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"time"
 
+	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/secy"
 	"github.com/lever-link/lever/macsec"
 )
@@ -39,37 +41,70 @@ func ensureDevice(on *platform, k macsec.Kernel, p parent, name string, suite ma
 		dev, err = k.CreateDevice(p.index, name, cfg)
 		return dev, repaired, err
 	}
-	cfg.SCI, cfg.EncodingAN, cfg.Offload = dev.SCI, dev.EncodingAN, dev.Offload
-	var u macsec.DeviceUpdate
-	if dev.Protect != cfg.Protect {
-		u.Protect = &cfg.Protect
-		repaired = append(repaired, "protect off")
+	u, wrong := wantedUpdate(dev, cfg)
+	if len(wrong) == 0 {
+		return dev, repaired, nil
 	}
-	if dev.Encrypt != cfg.Encrypt {
-		u.Encrypt = &cfg.Encrypt
-		repaired = append(repaired, "encrypt off")
-	}
-	if dev.Validate != cfg.Validate {
-		u.Validate = &cfg.Validate
-		repaired = append(repaired, fmt.Sprintf("validate %v", dev.Validate))
-	}
-	if dev.IncludeSCI != cfg.IncludeSCI || dev.EndStation != cfg.EndStation || dev.SCB != cfg.SCB {
-		u.IncludeSCI, u.EndStation, u.SCB = &cfg.IncludeSCI, &cfg.EndStation, &cfg.SCB
-		repaired = append(repaired, "SCI not sent")
-	}
-	if dev.ReplayProtect != cfg.ReplayProtect || dev.ReplayWindow != cfg.ReplayWindow {
-		u.ReplayProtect, u.ReplayWindow = &cfg.ReplayProtect, &cfg.ReplayWindow
-		repaired = append(repaired, fmt.Sprintf("replay protection %v with window %d", dev.ReplayProtect, dev.ReplayWindow))
-	}
-	if len(repaired) == 0 {
-		return dev, nil, nil
-	}
-	slices.Sort(repaired)
+	repaired = append(repaired, wrong...)
 	if err := k.UpdateDevice(dev.Index, u); err != nil {
 		return nil, repaired, err
 	}
 	dev, err = k.Device(name)
 	return dev, repaired, err
+}
+
+// reclaimName gives the device that an earlier agent made its name back, or the one
+// that the inventory has for it by now.
+func (t *task) reclaimName() error {
+	k, name := t.server.kernel, t.link.Local.Secure
+	if _, err := k.Device(name); !errors.Is(err, macsec.ErrNotExist) {
+		return nil // nothing to do, or ensureDevice fails as well
+	}
+	if f, err := readLinkFile(t.server.opts.RunDir, t.link.ID); err != nil || f == nil || f.Interface != t.parent.name {
+		return nil // not known to be ours
+	}
+	all, err := k.Devices()
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		d := &all[i]
+		if d.Parent != t.parent.index || d.SCI.Port() != 1 {
+			continue
+		}
+		t.drifted(health.SecYDrift, "device renamed", fmt.Sprintf("to %s", d.Name), time.Now())
+		if err := t.server.platform.rename(d.Index, d.Up, name); err != nil {
+			return fmt.Errorf("give %s its name %s back: %w", d.Name, name, err)
+		}
+		return nil
+	}
+	return nil
+}
+
+// wantedUpdate is what makes dev be as cfg says, and what is wrong with it.
+func wantedUpdate(dev *macsec.Device, cfg macsec.DeviceConfig) (u macsec.DeviceUpdate, wrong []string) {
+	if dev.Protect != cfg.Protect {
+		u.Protect = &cfg.Protect
+		wrong = append(wrong, "protect off")
+	}
+	if dev.Encrypt != cfg.Encrypt {
+		u.Encrypt = &cfg.Encrypt
+		wrong = append(wrong, "encrypt off")
+	}
+	if dev.Validate != cfg.Validate {
+		u.Validate = &cfg.Validate
+		wrong = append(wrong, fmt.Sprintf("validate %v", dev.Validate))
+	}
+	if dev.IncludeSCI != cfg.IncludeSCI || dev.EndStation != cfg.EndStation || dev.SCB != cfg.SCB {
+		u.IncludeSCI, u.EndStation, u.SCB = &cfg.IncludeSCI, &cfg.EndStation, &cfg.SCB
+		wrong = append(wrong, "SCI not sent")
+	}
+	if dev.ReplayProtect != cfg.ReplayProtect || dev.ReplayWindow != cfg.ReplayWindow {
+		u.ReplayProtect, u.ReplayWindow = &cfg.ReplayProtect, &cfg.ReplayWindow
+		wrong = append(wrong, fmt.Sprintf("replay protection %v with window %d", dev.ReplayProtect, dev.ReplayWindow))
+	}
+	slices.Sort(wrong)
+	return u, wrong
 }
 
 type foreignError struct{ name, detail string }

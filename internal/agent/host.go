@@ -22,12 +22,15 @@ import (
 // linux; a test drives whole links on one in memory.
 type platform struct {
 	findParent      func(name string) (parent, error)
+	findIndex       func(index int) (parent, error)
 	interfaceName   func(index int) string
 	setUp           func(index int, up bool) error
 	ensureAddresses func(index int, prefixes []netip.Prefix) error
 	closeFence      func(index int, opts fence.Options) error
 	inspectFence    func(index int, opts fence.Options) (fence.State, error)
 	openFence       func(index int) error
+	rename          func(index int, up bool, name string) error
+	setMTU          func(index, mtu int) error
 	openMKA         func(index int, opts pae.Options) (mkaConn, error)
 	files           files
 }
@@ -41,7 +44,7 @@ type mkaConn interface {
 }
 
 var linux = platform{
-	findParent: findParent, interfaceName: interfaceName, setUp: setUp, ensureAddresses: ensureAddresses,
+	findParent: findParent, findIndex: findIndex, rename: rename, setMTU: setMTU, interfaceName: interfaceName, setUp: setUp, ensureAddresses: ensureAddresses,
 	closeFence: fence.Close, inspectFence: fence.Inspect, openFence: fence.Open,
 	openMKA: func(index int, opts pae.Options) (mkaConn, error) {
 		c, err := pae.Open(index, opts)
@@ -58,6 +61,7 @@ type parent struct {
 	index   int
 	name    string
 	address mka.MAC
+	mtu     int
 	up      bool // administratively
 	running bool // and the carrier is there
 	master  int
@@ -72,12 +76,25 @@ func findParent(name string) (parent, error) {
 		}
 		return parent{}, fmt.Errorf("look up interface %s: %w", name, err)
 	}
+	return asParent(l)
+}
+
+// findIndex is findParent for one that may have another name by now.
+func findIndex(index int) (parent, error) {
+	l, err := netlink.LinkByIndex(index)
+	if err != nil {
+		return parent{}, fmt.Errorf("look up interface %d: %w", index, err)
+	}
+	return asParent(l)
+}
+
+func asParent(l netlink.Link) (parent, error) {
 	a := l.Attrs()
 	if len(a.HardwareAddr) != len(mka.MAC{}) {
-		return parent{}, fmt.Errorf("interface %s has no Ethernet address: MACsec needs an Ethernet link", name)
+		return parent{}, fmt.Errorf("interface %s has no Ethernet address: MACsec needs an Ethernet link", a.Name)
 	}
 	return parent{
-		index: a.Index, name: name, address: mka.MAC(a.HardwareAddr),
+		index: a.Index, name: a.Name, address: mka.MAC(a.HardwareAddr), mtu: a.MTU,
 		up: a.Flags&net.FlagUp != 0, running: a.RawFlags&unix.IFF_LOWER_UP != 0, master: a.MasterIndex,
 	}, nil
 }
@@ -92,6 +109,24 @@ func setUp(index int, up bool) error {
 		return netlink.LinkSetUp(l)
 	}
 	return netlink.LinkSetDown(l)
+}
+
+func setMTU(index, mtu int) error {
+	return netlink.LinkSetMTU(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, mtu)
+}
+
+// rename gives an interface a name, and sets it down for that if it must: kernels
+// before 6.2 do not rename one that is up (dev_change_name).
+func rename(index int, up bool, name string) error {
+	l := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
+	err := netlink.LinkSetName(l, name)
+	if errors.Is(err, unix.EBUSY) && up {
+		if err := netlink.LinkSetDown(l); err != nil {
+			return err
+		}
+		return netlink.LinkSetName(l, name)
+	}
+	return err
 }
 
 func interfaceName(index int) string {

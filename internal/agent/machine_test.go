@@ -96,7 +96,7 @@ func (m *machine) noted() []string {
 func (m *machine) plug(name string, w *wire, mac mka.MAC) *port {
 	p := &port{wire: w, addresses: map[int][]netip.Prefix{}}
 	p.parent = parent{
-		index: m.kernel.AddInterface(name, net.HardwareAddr(mac[:]), 1500), name: name, address: mac, up: true, running: true,
+		index: m.kernel.AddInterface(name, net.HardwareAddr(mac[:]), 1500), name: name, address: mac, mtu: 1500, up: true, running: true,
 	}
 	m.mu.Lock()
 	m.ports = append(m.ports, p)
@@ -173,6 +173,18 @@ func (m *machine) platform() platform {
 			}
 			return parent{}, &missingError{name}
 		},
+		findIndex: func(index int) (q parent, err error) {
+			err = m.on("find", index, func(p *port) error { q = p.parent; return nil })
+			return q, err
+		},
+		setMTU: func(index, mtu int) error {
+			m.kernel.SetMTU(index, mtu)
+			return nil
+		},
+		rename: func(index int, _ bool, name string) error {
+			m.kernel.Rename(index, name)
+			return nil
+		},
 		interfaceName: func(index int) string {
 			name := fmt.Sprintf("interface %d", index)
 			_ = m.on("name", index, func(p *port) error { name = p.name; return nil })
@@ -201,6 +213,9 @@ func (m *machine) platform() platform {
 		inspectFence: func(index int, _ fence.Options) (s fence.State, err error) {
 			err = m.on("inspect fence", index, func(p *port) error {
 				s.Closed, s.Findings = p.fenced, p.foreign
+				if !p.fenced {
+					s.Findings = append(slices.Clone(s.Findings), fence.Finding{Direction: fence.Egress, Problem: fence.Missing, Priority: 5, Text: "drop all else"})
+				}
 				return nil
 			})
 			return s, err

@@ -70,7 +70,7 @@ func TestInterfaceReplaced(t *testing.T) {
 		p.r1.ports = nil
 		p.r1.mu.Unlock()
 		p.r1.port = p.r1.plug("eth4", p.wire, mac)
-		p.r1.awaitFault(0, health.LinkFailed)
+		p.r1.awaitFault(0, health.ParentDrift)
 		time.Sleep(30 * time.Second)
 		p.secured(time.Second)
 		if !p.r1.now().fenced {
@@ -85,9 +85,9 @@ func TestDeviceRemovedBySomebodyElse(t *testing.T) {
 		if err := p.r2.kernel.DeleteDevice(p.r2.device().Index); err != nil {
 			t.Fatal(err)
 		}
-		st := p.r2.awaitState(3*time.Second, StateFailed) // seen at the next sample
-		if !strings.Contains(st.Faults[0].Text, "device eth9-sec is gone") {
-			t.Errorf("%+v", st.Faults)
+		// Seen at the next sample.
+		if f := p.r2.awaitFault(2*time.Second, health.SecYDrift); !strings.Contains(f.Text, "device deleted") {
+			t.Errorf("%+v", f)
 		}
 		time.Sleep(30 * time.Second)
 		p.secured(time.Second)
@@ -248,7 +248,8 @@ func TestRekeyByPacketNumber(t *testing.T) {
 			}
 			end := p.stream(t)
 			for _, o := range p.nodes() {
-				o.await(5*time.Second, "rekeyed", func(s LinkStatus) bool { return s.Rekeys == uint64(i+1) })
+				// A client says what was true a hello earlier.
+				o.await(8*time.Second, "rekeyed", func(s LinkStatus) bool { return s.Rekeys == uint64(i+1) })
 			}
 			time.Sleep(5 * time.Second)
 			end()

@@ -60,6 +60,10 @@ type task struct {
 	// untakenSince is since when a live peer has not had the SAK that this end
 	// distributes as key server.
 	untakenSince time.Time
+	drifts       map[health.Code]*drift
+	repairs      map[string]uint64 // by kind
+	pns          secy.PNs
+	made         bool // the device was, for this session
 	everUp       bool // the device was set up: it has carried, or carries, traffic
 	heardFrom    map[mka.SCI]time.Time
 	ki           mka.KI // secured with
@@ -90,6 +94,11 @@ func (t *task) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		if errors.Is(err, errAnew) {
+			t.log.Warn("link is set up anew")
+			continue
+		}
+		t.settleDrift(time.Now())
 		t.failed = !t.takenDown
 		t.explain(err)
 		t.publish()
@@ -241,22 +250,35 @@ func (t *task) setUpLink() error {
 		return err
 	}
 	t.parent, t.began = p, time.Now()
-	if err := t.ensureFence(); err != nil {
+	old, err := readLinkFile(t.server.opts.RunDir, t.link.ID)
+	if err != nil {
+		t.log.Warn("negotiating afresh", "error", err)
+	}
+	closeIt := t.ensureFence
+	if old != nil {
+		closeIt = t.checkFence // what an earlier agent left, somebody may have changed
+	}
+	if err := closeIt(); err != nil {
 		return err
 	}
 	if p.master != 0 {
 		return &enslavedError{p.name, t.server.platform.interfaceName(p.master)}
 	}
+	if err := t.reclaimName(); err != nil {
+		return err
+	}
 	suite := t.suite()
+	_, missing := t.server.kernel.Device(t.link.Local.Secure)
 	dev, repaired, err := ensureDevice(&t.server.platform, t.server.kernel, p, t.link.Local.Secure, secy.Suite(suite), t.link.MKA.ReplayWindow)
 	if err != nil {
 		return err
 	}
 	for _, what := range repaired {
-		t.log.Warn("device was not as it must be: put right", "device", dev.Name, "was", what)
+		t.drifted(health.SecYDrift, what, "", t.began)
 	}
+	t.pns = secy.PNs{}
 	t.device, t.secy = dev, secy.SecY{Kernel: t.server.kernel, Index: dev.Index}
-	t.everUp = dev.Up
+	t.everUp, t.made = dev.Up, errors.Is(missing, macsec.ErrNotExist)
 	if err := t.server.platform.ensureAddresses(dev.Index, t.link.Local.Addresses); err != nil {
 		return err
 	}
@@ -269,19 +291,15 @@ func (t *task) setUpLink() error {
 	if err != nil {
 		return fmt.Errorf("listen for MKA on %s: %w", p.name, err)
 	}
-	return t.makePort(suite)
+	return t.makePort(suite, old)
 }
 
 // makePort makes the link's Port from what the kernel and the run directory
 // still know.
-func (t *task) makePort(suite mka.CipherSuite) error {
+func (t *task) makePort(suite mka.CipherSuite, old *linkFile) error {
 	state, err := t.server.kernel.SecY(t.device.Index)
 	if err != nil {
 		return err
-	}
-	old, err := readLinkFile(t.server.opts.RunDir, t.link.ID)
-	if err != nil {
-		t.log.Warn("negotiating afresh", "error", err)
 	}
 	t.file = linkFile{Link: t.link.ID, Interface: t.parent.name, Secure: t.device.Name}
 	if old != nil {
@@ -310,6 +328,7 @@ func (t *task) makePort(suite mka.CipherSuite) error {
 			t.ki = k.KI
 		}
 	}
+	t.missed(adopted)
 	t.epochs = map[mka.CKN]keys.Epoch{}
 	t.log.Info("link is set up", "interface", t.parent.name, "device", t.device.Name,
 		"sci", t.device.SCI.String(), "cipher", suite.String(), "adopted_saks", len(adopted))
@@ -456,20 +475,27 @@ func (t *task) carry() {
 	}
 }
 
-// look compares the interfaces with what the session was made for.
+// look compares the interfaces with what the session was made for. It is called
+// when the kernel tells that something has changed.
 func (t *task) look() error {
+	now := time.Now()
 	p, err := t.server.platform.findParent(t.link.Local.Interface)
+	if isA[*missingError](err) {
+		// Renamed, it is still the link's.
+		if was, found := t.server.platform.findIndex(t.parent.index); found == nil {
+			t.drifted(health.ParentDrift, "interface renamed", fmt.Sprintf("%s is called %s: give it its name back, or correct the inventory", t.link.Local.Interface, was.name), now)
+			p, err = was, nil
+		}
+	}
 	if err != nil {
 		return err
 	}
 	if p.index != t.parent.index {
-		return fmt.Errorf("interface %s was replaced", p.name)
+		t.drifted(health.ParentDrift, "interface replaced", fmt.Sprintf("%s is another interface now", p.name), now)
+		return errAnew
 	}
 	if p.master != 0 {
 		return &enslavedError{p.name, t.server.platform.interfaceName(p.master)}
-	}
-	if _, err := t.server.kernel.Device(t.device.Name); errors.Is(err, macsec.ErrNotExist) {
-		return fmt.Errorf("device %s is gone: it is made anew", t.device.Name)
 	}
 	if p.running {
 		t.faults.Clear(health.ParentDown)
@@ -481,21 +507,31 @@ func (t *task) look() error {
 		if !p.up {
 			detail = "set down by an administrator"
 		}
-		t.faults.Raise(health.Raise(health.ParentDown, time.Now(), "interface", p.name, "detail", detail))
+		t.faults.Raise(health.Raise(health.ParentDown, now, "interface", p.name, "detail", detail))
+	}
+	if p.address != t.parent.address {
+		// MKPDUs come from the new address; the SCI stays as it was made.
+		t.drifted(health.ParentDrift, "address changed", fmt.Sprintf("from %s to %s; the SCI stays %s", macString(t.parent.address), macString(p.address), t.device.SCI), now)
+		return errAnew
+	}
+	if p.mtu != t.parent.mtu {
+		t.drifted(health.ParentDrift, "MTU changed", fmt.Sprintf("from %d to %d; the device follows", t.parent.mtu, p.mtu), now)
 	}
 	t.parent = p
-	return nil
+	state, err := t.server.kernel.SecY(t.device.Index)
+	if err != nil {
+		return t.unread(err)
+	}
+	return t.checkSecY(state)
 }
 
-// sample reports the transmit packet numbers to the Port.
+// sample looks at what the kernel has no notification for, and reports the
+// transmit packet numbers to the Port.
 func (t *task) sample() error {
-	state, err := t.server.kernel.SecY(t.device.Index)
-	if errors.Is(err, macsec.ErrNotExist) {
-		return fmt.Errorf("device %s is gone: it is made anew", t.device.Name)
-	}
+	now := time.Now()
+	state, err := t.server.dumps.secY(t.device.Index)
 	if err != nil {
-		t.log.Warn("device could not be read", "device", t.device.Name, "error", err)
-		return nil
+		return t.unread(err)
 	}
 	for i := range state.TxSC.SAs {
 		sa := &state.TxSC.SAs[i]
@@ -504,15 +540,19 @@ func (t *task) sample() error {
 	if !t.securedAt.IsZero() {
 		t.carry() // in case it failed
 	}
-	t.watchTraffic(state, time.Now())
+	t.watchTraffic(state, now)
 	t.retryState()
-	return nil
+	t.settleDrift(now)
+	if err := t.checkFence(); err != nil {
+		return err
+	}
+	return t.checkSecY(state)
 }
 
 // sampleInterval is how often the SecY is read: as often as the Port wants to
-// know its packet numbers, and for the traffic at least every two seconds.
+// know its packet numbers, and at least every driftPeriod.
 func (t *task) sampleInterval() time.Duration {
-	return min(max(t.port.SampleInterval(), mka.BoundedHello), mka.DefaultHello)
+	return min(max(t.port.SampleInterval(), mka.BoundedHello), driftPeriod)
 }
 
 func (t *task) suite() mka.CipherSuite {

@@ -36,6 +36,8 @@ const (
 
 	SAKInstallFailed Code = "sak-install-failed"
 	SecYDrift        Code = "secy-drift"
+	FenceDrift       Code = "fence-drift"
+	ParentDrift      Code = "parent-drift"
 	TrafficMissing   Code = "traffic-missing"
 	FenceMissing     Code = "fence-missing"
 	FenceOpen        Code = "fence-open"
@@ -219,6 +221,16 @@ var table = []Declared{
 		Code: SecYDrift, Severity: Warning, Promise: NeverPlain,
 		Text: "{interface} no longer was as the agent had set it: {detail}; put right",
 		Next: "find out what else changes {interface} (ip macsec, systemd-networkd, NetworkManager, another MKA daemon) and keep it away",
+	},
+	{
+		Code: FenceDrift, Severity: Critical, Promise: NeverPlain,
+		Text: "the fence on {interface} was changed by somebody else: {detail}; closed again, and until then plain frames may have passed",
+		Next: "find out what else changes tc filters on {interface} and keep it away",
+	},
+	{
+		Code: ParentDrift, Severity: Warning, Promise: AlwaysExplained,
+		Text: "{interface} has changed beneath the link: {detail}",
+		Next: "nothing, if it was you; else find out what changes {interface}",
 	},
 	{
 		Code: TrafficMissing, Severity: Critical, Promise: AlwaysExplained, Subject: []string{"peer"},

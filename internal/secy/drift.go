@@ -16,7 +16,7 @@ type Difference struct {
 	Kind, Detail string
 	// Repair puts it right; nil if only a fresh SAK does.
 	Repair func() error
-	// Lost, if not zero, is what the Port must be told afterwards.
+	// Lost, if it is an EventSALost, is what the Port must be told afterwards.
 	Lost mka.Event
 }
 

@@ -101,10 +101,15 @@ func (k *Kernel) RemoveInterface(index int) {
 }
 
 // SetMTU changes the MTU of an interface. That of the devices on it shrinks
-// along and never grows back.
+// along and never grows back. One of those has room for no more than its parent
+// leaves it.
 func (k *Kernel) SetMTU(index, mtu int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if d := k.devices[index]; d != nil {
+		d.MTU = min(mtu, d.parent.mtu-d.overhead())
+		return
+	}
 	p := k.interfaces[index]
 	if p == nil {
 		return
@@ -112,6 +117,15 @@ func (k *Kernel) SetMTU(index, mtu int) {
 	p.mtu = mtu
 	for _, d := range p.devices {
 		d.MTU = min(d.MTU, max(0, mtu-d.overhead()))
+	}
+}
+
+// Rename gives a device another name.
+func (k *Kernel) Rename(index int, name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if d := k.devices[index]; d != nil {
+		d.Name = name
 	}
 }
 

@@ -1,0 +1,183 @@
+//go:build !kernel
+
+package agent
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/lever-link/lever/internal/fence"
+	"github.com/lever-link/lever/internal/health"
+	"github.com/lever-link/lever/internal/secret"
+	"github.com/lever-link/lever/macsec"
+	"github.com/lever-link/lever/mka"
+)
+
+// drifts are what somebody else may do to the link at r1, of which the kernel
+// tells or does not.
+func drifts(n *node) map[string]func(*macsec.SecY) error {
+	k := n.kernel
+	update := func(u macsec.DeviceUpdate) func(*macsec.SecY) error {
+		return func(s *macsec.SecY) error { return k.UpdateDevice(s.Index, u) }
+	}
+	sa := func(an macsec.AN) macsec.SA {
+		return macsec.SA{AN: an, Active: true, NextPN: 1, KeyID: macsec.KeyID{0: 0xee}, Key: secret.New(make([]byte, 32)), SSCI: 9}
+	}
+	return map[string]func(*macsec.SecY) error{
+		"encrypt off":       update(macsec.DeviceUpdate{Encrypt: new(false)}),
+		"protect off":       update(macsec.DeviceUpdate{Protect: new(false)}),
+		"validate disabled": update(macsec.DeviceUpdate{Validate: new(macsec.Disabled)}),
+		"validate check":    update(macsec.DeviceUpdate{Validate: new(macsec.Check)}),
+		"replay off":        update(macsec.DeviceUpdate{ReplayProtect: new(false)}),
+		"SCI off":           update(macsec.DeviceUpdate{IncludeSCI: new(false)}),
+		"device down":       update(macsec.DeviceUpdate{Up: new(false)}),
+		"encoding SA": func(s *macsec.SecY) error {
+			return k.UpdateDevice(s.Index, macsec.DeviceUpdate{EncodingAN: new((s.EncodingAN + 1) % 4)})
+		},
+		"transmit SA off": func(s *macsec.SecY) error {
+			return k.UpdateTxSA(s.Index, s.EncodingAN, macsec.SAUpdate{Active: new(false)})
+		},
+		"receive SA off": func(s *macsec.SecY) error {
+			return k.UpdateRxSA(s.Index, s.RxSCs[0].SCI, s.EncodingAN, macsec.SAUpdate{Active: new(false)})
+		},
+		"receive SC off":      func(s *macsec.SecY) error { return k.UpdateRxSC(s.Index, s.RxSCs[0].SCI, false) },
+		"transmit SA gone":    func(s *macsec.SecY) error { return deleteTx(n, s) },
+		"receive SC gone":     func(s *macsec.SecY) error { return k.DeleteRxSC(s.Index, s.RxSCs[0].SCI) },
+		"receive SA gone":     func(s *macsec.SecY) error { return deleteRx(n, s) },
+		"foreign transmit SA": func(s *macsec.SecY) error { return k.AddTxSA(s.Index, sa((s.EncodingAN+2)%4)) },
+		"foreign transmit SA in use": func(s *macsec.SecY) error {
+			an := (s.EncodingAN + 2) % 4
+			if err := k.AddTxSA(s.Index, sa(an)); err != nil {
+				return err
+			}
+			return k.UpdateDevice(s.Index, macsec.DeviceUpdate{EncodingAN: &an})
+		},
+		"transmit SA exchanged": func(s *macsec.SecY) error {
+			if err := deleteTx(n, s); err != nil {
+				return err
+			}
+			return k.AddTxSA(s.Index, sa(s.EncodingAN))
+		},
+		"foreign receive SA": func(s *macsec.SecY) error { return k.AddRxSA(s.Index, s.RxSCs[0].SCI, sa((s.EncodingAN+2)%4)) },
+		"foreign receive SC": func(s *macsec.SecY) error {
+			sci := macsec.SCI{0: 0xee}
+			if err := k.AddRxSC(s.Index, sci, true); err != nil {
+				return err
+			}
+			return k.AddRxSA(s.Index, sci, sa(0))
+		},
+		"device deleted": func(s *macsec.SecY) error { return k.DeleteDevice(s.Index) },
+		"device renamed": func(s *macsec.SecY) error { k.Rename(s.Index, "other"); return nil },
+		"device MTU":     func(s *macsec.SecY) error { k.SetMTU(s.Index, 1200); return nil },
+		"fence opened":   func(*macsec.SecY) error { n.change(n.port, func(p *port) { p.fenced = false }); return nil },
+		"parent's MTU": func(*macsec.SecY) error {
+			n.kernel.SetMTU(n.port.index, 9000)
+			n.change(n.port, func(p *port) { p.mtu = 9000 })
+			return nil
+		},
+		"parent's address": func(*macsec.SecY) error {
+			n.change(n.port, func(p *port) { p.address = mka.MAC{2, 0, 0, 0, 7, 7} })
+			return nil
+		},
+	}
+}
+
+func deleteTx(n *node, s *macsec.SecY) error {
+	if err := n.kernel.UpdateTxSA(s.Index, s.EncodingAN, macsec.SAUpdate{Active: new(false)}); err != nil {
+		return err
+	}
+	return n.kernel.DeleteTxSA(s.Index, s.EncodingAN)
+}
+
+func deleteRx(n *node, s *macsec.SecY) error {
+	if err := n.kernel.UpdateRxSA(s.Index, s.RxSCs[0].SCI, s.EncodingAN, macsec.SAUpdate{Active: new(false)}); err != nil {
+		return err
+	}
+	return n.kernel.DeleteRxSA(s.Index, s.RxSCs[0].SCI, s.EncodingAN)
+}
+
+// Whatever somebody changes is put right within two seconds, is a fault for a
+// while, and leaves nothing behind: at the key server, at the client, and while no
+// agent runs.
+func TestDriftIsPutRight(t *testing.T) {
+	for name := range drifts(&node{machine: &machine{}}) {
+		for _, while := range []string{"key server", "client", "restart"} {
+			t.Run(name+" at "+while, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p := newSecuredPair(t)
+					n := p.r1
+					if server := n.status(); (server.KeyServer == server.LocalSCI) == (while == "client") {
+						n = p.r2
+					}
+					time.Sleep(time.Minute)
+					before := n.device()
+					if while == "restart" {
+						n.halt()
+					}
+					if err := drifts(n)[name](n.device()); err != nil {
+						t.Fatal(err)
+					}
+					if while == "restart" {
+						n.start()
+					}
+					if while != "restart" || !strings.HasPrefix(name, "parent") { // of those nothing is known any more
+						n.await(2*time.Second, "showing a drift", drifting)
+					}
+					time.Sleep(2*time.Second - time.Millisecond)
+					synctest.Wait()
+					if !n.asBefore(before) {
+						t.Errorf("it was\n%+v\nand is\n%+v", before, n.device())
+					}
+					if p.r1.status().State != StateSecured || p.r2.status().State != StateSecured {
+						t.Errorf("%+v\n%+v", p.r1.status(), p.r2.status())
+					}
+					time.Sleep(20 * time.Second)
+					p.secured(time.Millisecond)
+					if !n.asBefore(before) {
+						t.Errorf("it was\n%+v\nand at last\n%+v", before, n.device())
+					}
+					for _, x := range p.nodes() {
+						if s := x.device(); len(s.TxSC.SAs) != 1 || len(s.RxSCs) != 1 || len(s.RxSCs[0].SAs) != 1 {
+							t.Errorf("left over at %s: %+v", x.name, s)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+func drifting(s LinkStatus) bool {
+	return slices.ContainsFunc(s.Faults, func(f health.Fault) bool { return slices.Contains(driftCodes, f.Code) })
+}
+
+// asBefore says whether the node's device is as it was, but for its keys, and
+// closed, and the fence as well.
+func (n *node) asBefore(was *macsec.SecY) bool {
+	is := n.device()
+	a, b := was.DeviceConfig, is.DeviceConfig
+	a.EncodingAN, b.EncodingAN, a.SCI, b.SCI = 0, 0, macsec.SCI{}, macsec.SCI{}
+	tx := is.TxSC.SA(is.EncodingAN)
+	if a != b || !is.Up || is.MTU != n.now().mtu-32 || tx == nil || !tx.Active || !n.now().fenced || len(is.RxSCs) != 1 {
+		return false
+	}
+	rx := is.RxSCs[0].SA(is.EncodingAN)
+	return is.RxSCs[0].Active && rx != nil && rx.Active && rx.KeyID == tx.KeyID
+}
+
+// A fence that somebody else's filter makes useless is a matter of its own.
+func TestFenceFindingsThatAreNoDrift(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newSecuredPair(t)
+		p.r1.change(p.r1.port, func(o *port) {
+			o.foreign = []fence.Finding{{Direction: fence.Egress, Problem: fence.Foreign, Priority: 1, Text: "flower"}}
+		})
+		p.r1.awaitFault(2*time.Second, health.FenceForeign)
+		if s := p.r1.status(); drifting(s) {
+			t.Errorf("%+v", s.Faults)
+		}
+	})
+}
