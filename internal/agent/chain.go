@@ -66,6 +66,11 @@ func newChain(l *inventory.Link, old *mka.Record) *chain {
 	return c
 }
 
+// lists says whether the inventory gives the link this key, valid or not.
+func (c *chain) lists(ckn mka.CKN) bool {
+	return slices.ContainsFunc(c.keys, func(k *chainKey) bool { return k.ckn == ckn })
+}
+
 // chainCodes are the faults of a chain.
 var chainCodes = []health.Code{
 	health.KeyFilePermissions, health.KeyFileUnreadable, health.KeyFileMalformed,

@@ -32,6 +32,7 @@ type channel struct {
 
 	mu      sync.Mutex
 	held    map[keys.Epoch][]byte
+	away    bool // it cannot be asked
 	changed chan struct{}
 }
 
@@ -50,6 +51,9 @@ func (c *channel) Watch(ctx context.Context, link string, deliver func(keys.Snap
 	for {
 		c.mu.Lock()
 		s, changed := keys.NewSnapshot(c.Where(link), c.held), c.changed
+		if c.away {
+			s = keys.Snapshot{Where: c.Where(link), Unavailable: true}
+		}
 		c.mu.Unlock()
 		deliver(s)
 		select {
@@ -58,6 +62,15 @@ func (c *channel) Watch(ctx context.Context, link string, deliver func(keys.Snap
 			return nil
 		}
 	}
+}
+
+// cut takes the channel away, or gives it back.
+func (c *channel) cut(away bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.away = away
+	close(c.changed)
+	c.changed = make(chan struct{})
 }
 
 // put delivers material for an epoch; nil revokes it.

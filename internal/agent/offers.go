@@ -40,6 +40,23 @@ func (t *task) apply(c keys.Change) {
 		t.log.Info("CAK offered", "epoch", o.Epoch.String(), "ckn", ckn.String())
 		t.step(mka.Event{Kind: mka.EventAddCAK, CKN: ckn, Rank: rank(o.Epoch), CAK: secret.Clone(o.Key.Bytes())})
 	}
+	t.closeRevoked()
+}
+
+// closeRevoked ends what an earlier agent keyed with a CAK that was revoked while no
+// agent ran: a file that is gone from a channel, a static key that is gone from the
+// inventory.
+func (t *task) closeRevoked() {
+	for _, ckn := range t.file.MKA.CKNs() {
+		if _, offered := t.epochs[ckn]; offered {
+			continue
+		}
+		if t.ring != nil && !t.ring.Revoked([]byte(ckn)) || t.chain != nil && t.chain.lists(ckn) {
+			continue
+		}
+		t.log.Warn("CAK was revoked: what it keyed is closed", "ckn", ckn.String())
+		t.step(mka.Event{Kind: mka.EventRevokeCAK, CKN: ckn})
+	}
 }
 
 // rank orders CAKs as epochs are ordered, for numbers up to 2^44 and

@@ -156,6 +156,7 @@ func (t *task) session(ctx context.Context) error {
 	if t.link.External {
 		t.chain = newChain(t.link.Link, t.file.MKA)
 		t.rollOver()
+		t.closeRevoked()
 	} else {
 		ring, err := keys.OpenRing(t.identity(), t.store)
 		if err != nil {

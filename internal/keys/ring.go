@@ -440,6 +440,16 @@ func (r *Ring) Identify(ckn []byte) (e Epoch, missing []Side, ok bool) {
 	return Epoch{}, nil, false
 }
 
+// Revoked says whether a channel that was heard does not have the epoch that a CKN
+// names, and no newer one was confirmed: what an earlier agent may have keyed with
+// it must not be used any more.
+func (r *Ring) Revoked(ckn []byte) bool {
+	e, _, ok := r.Identify(ckn)
+	return ok && !e.Less(r.state.HighWater) && slices.ContainsFunc(r.sides[:], func(s side) bool {
+		return s.heard && !s.Unavailable && !s.has(e)
+	})
+}
+
 // NewSnapshot is a Snapshot with a copy of the given material: what channels and
 // tests start from.
 func NewSnapshot(where string, material map[Epoch][]byte) Snapshot {
