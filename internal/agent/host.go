@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"sync"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -159,13 +158,6 @@ func ensureAddresses(index int, prefixes []netip.Prefix) error {
 	return errors.Join(errs...)
 }
 
-// linkEvents tells the tasks that some interface has changed. It says no more
-// than that: each looks at its own.
-type linkEvents struct {
-	mu   sync.Mutex
-	subs []chan struct{}
-}
-
 func watchLinks(ctx context.Context, log *slog.Logger) (*linkEvents, error) {
 	e := &linkEvents{}
 	updates := make(chan netlink.LinkUpdate, 64)
@@ -182,28 +174,9 @@ func watchLinks(ctx context.Context, log *slog.Logger) (*linkEvents, error) {
 		return nil, fmt.Errorf("agent: subscribe to interface events: %w", err)
 	}
 	go func() {
-		for range updates {
-			e.signal()
+		for u := range updates {
+			e.signal(int(u.Index))
 		}
 	}()
 	return e, nil
-}
-
-func (e *linkEvents) subscribe() <-chan struct{} {
-	c := make(chan struct{}, 1)
-	e.mu.Lock()
-	e.subs = append(e.subs, c)
-	e.mu.Unlock()
-	return c
-}
-
-func (e *linkEvents) signal() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, c := range e.subs {
-		select {
-		case c <- struct{}{}:
-		default: // it has not looked since the last one
-		}
-	}
 }

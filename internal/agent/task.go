@@ -32,7 +32,7 @@ type task struct {
 	policy   inventory.Policy
 	channels [2]keys.Channel
 	store    *keys.Store
-	events   <-chan struct{}
+	events   *subscription
 	requests chan request
 	pulse    pulse // beaten each time round, at least every two seconds
 
@@ -89,6 +89,7 @@ func newTask(s *server, l inventory.NodeLink, channels [2]keys.Channel, store *k
 // run keeps the link up until ctx ends: a session that cannot start or that
 // loses its interface is followed by another.
 func (t *task) run(ctx context.Context) error {
+	defer t.events.end()
 	for {
 		err := t.session(ctx)
 		if ctx.Err() != nil {
@@ -122,7 +123,7 @@ func (t *task) pause(ctx context.Context) bool {
 			return false
 		case r := <-t.requests:
 			t.refuse(r)
-		case <-t.events:
+		case <-t.events.c:
 			if !t.takenDown {
 				return true
 			}
@@ -179,6 +180,8 @@ func (t *task) session(ctx context.Context) error {
 			return err
 		}
 	}
+	t.events.only(t.parent.index, t.device.Index)
+	defer t.events.only()
 	t.refocus()
 	t.publish()
 
@@ -228,7 +231,7 @@ func (t *task) session(ctx context.Context) error {
 			if done, err := t.handle(r); done {
 				return err
 			}
-		case <-t.events:
+		case <-t.events.c:
 			if err := t.look(); err != nil {
 				return err
 			}
