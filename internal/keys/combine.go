@@ -1,7 +1,6 @@
 package keys
 
 import (
-	"crypto/hkdf"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/binary"
@@ -117,11 +116,16 @@ type Material struct {
 // label, the key id and the octets, which are random and at least 256 bits, so
 // guessing is hopeless. Two operators compare the first digits aloud.
 func (m Material) Fingerprint() Fingerprint {
-	h := sha256.New()
 	head := appendLP(appendLP(nil, labelPrint), m.KeyID)
-	h.Write(head)
-	h.Write(m.Key.Bytes())
-	return Fingerprint(h.Sum(nil))
+	var f Fingerprint
+	secret.Do(func() {
+		h := sha256.New()
+		defer secret.Scrub(h) // which holds the octets until its block is full
+		h.Write(head)
+		h.Write(m.Key.Bytes())
+		h.Sum(f[:0])
+	})
+	return f
 }
 
 // Fingerprint is what Material.Fingerprint computes.
@@ -210,16 +214,8 @@ func Combine(id Identity, e Epoch, a, b Material) (CAK, error) {
 	ikm := make([]byte, 0, 2*(2+1+2)+a.Key.Len()+b.Key.Len())
 	ikm = appendLP(appendLP(ikm, "a"), a.Key.Bytes())
 	ikm = appendLP(appendLP(ikm, "b"), b.Key.Bytes())
-	prk, err := hkdf.Extract(sha512.New384, ikm, salt[:])
+	cak := hkdfSHA384(ikm, salt[:], infoCAK+string(context), cakLen)
 	clear(ikm)
-	if err != nil {
-		return fail(err)
-	}
-	cak, err := hkdf.Expand(sha512.New384, prk, infoCAK+string(context), cakLen)
-	clear(prk)
-	if err != nil {
-		return fail(err)
-	}
 	ckn := sha256.Sum256(append(appendLP(nil, labelCKN), who...))
-	return CAK{Epoch: e, CKN: ckn[:], Key: secret.New(cak)}, nil
+	return CAK{Epoch: e, CKN: ckn[:], Key: cak}, nil
 }
