@@ -5,6 +5,8 @@ import (
 	"crypto/cipher"
 	"crypto/subtle"
 	"fmt"
+
+	"github.com/lever-link/lever/internal/secret"
 )
 
 // cmac is AES-CMAC, NIST SP 800-38B, with its key expanded. It is ours rather
@@ -62,7 +64,8 @@ func (c *cmac) sum(msg []byte) *[aes.BlockSize]byte {
 	return &c.x
 }
 
-// erase drops everything derived from the key. The expanded key itself lies
-// inside crypto/aes, which offers no way to overwrite it: it goes when the
-// garbage collector takes it.
-func (c *cmac) erase() { *c = cmac{} }
+// erase overwrites the expanded key and everything derived from it.
+func (c *cmac) erase() {
+	secret.Scrub(c.block)
+	*c = cmac{}
+}

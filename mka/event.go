@@ -12,7 +12,8 @@ const (
 	// EventFrame delivers Frame, a whole Ethernet frame; it is not retained.
 	EventFrame
 	// EventAddCAK adds a participant for CAK, CKN and Rank. The Port erases
-	// CAK when the participant is removed: hand it a Clone.
+	// CAK when the participant is removed, or at once if there is no use for it:
+	// hand it a Clone.
 	EventAddCAK
 	// EventRemoveCAK ends the participant of CKN because a better one has
 	// replaced it; SAs that its SAK keys stay until they are replaced.

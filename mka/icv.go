@@ -39,8 +39,8 @@ func (k *ICK) ready() *cmac {
 	return nil
 }
 
-// Erase overwrites the subkeys and lets go of the expanded key. From then on
-// nothing verifies and nothing is signed.
+// Erase overwrites the expanded key and the subkeys. From then on nothing
+// verifies and nothing is signed.
 func (k *ICK) Erase() {
 	if c := k.ready(); c != nil {
 		c.erase()

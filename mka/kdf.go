@@ -55,26 +55,30 @@ func DeriveSAK(cak Key, nonce []byte, mis []MI, kn uint32, length int) (Key, err
 
 // kdf is the KDF of IEEE 802.1X-2020 6.2.1: AES-CMAC in counter mode over
 // i | label | 00 | context | bits of output.
-func kdf(key Key, label string, context []byte, length int) (Key, error) {
+func kdf(key Key, label string, context []byte, length int) (out Key, err error) {
 	if length != 16 && length != 32 {
 		return Key{}, fmt.Errorf("mka: derive %s: output of %d octets, want 16 or 32", label, length)
 	}
-	c, err := newCMAC(key.Bytes())
-	if err != nil {
-		return Key{}, fmt.Errorf("derive %s: %w", label, err)
-	}
-	defer c.erase()
-	block := make([]byte, 0, 1+len(label)+1+len(context)+2)
-	block = append(block, 0)
-	block = append(block, label...)
-	block = append(block, 0)
-	block = append(block, context...)
-	block = binary.BigEndian.AppendUint16(block, uint16(length*8))
-	defer clear(block)
-	out := make([]byte, 0, length)
-	for i := byte(1); len(out) < length; i++ {
-		block[0] = i
-		out = append(out, c.sum(block)[:]...)
-	}
-	return secret.New(out), nil
+	secret.Do(func() {
+		var c *cmac
+		if c, err = newCMAC(key.Bytes()); err != nil {
+			err = fmt.Errorf("derive %s: %w", label, err)
+			return
+		}
+		defer c.erase()
+		block := make([]byte, 0, 1+len(label)+1+len(context)+2)
+		block = append(block, 0)
+		block = append(block, label...)
+		block = append(block, 0)
+		block = append(block, context...)
+		block = binary.BigEndian.AppendUint16(block, uint16(length*8))
+		defer clear(block) // it holds the nonce of a SAK
+		octets := make([]byte, 0, length)
+		for i := byte(1); len(octets) < length; i++ {
+			block[0] = i
+			octets = append(octets, c.sum(block)[:]...)
+		}
+		out = secret.New(octets)
+	})
+	return out, err
 }

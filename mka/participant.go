@@ -65,10 +65,13 @@ func (p *Port) newParticipant(ckn CKN, cak Key, rank uint64) (*participant, erro
 	}
 	icv, err := DeriveICK(cak, ckn)
 	if err != nil {
+		kek.Erase()
 		return nil, err
 	}
 	ick, err := NewICK(icv)
+	icv.Erase() // from here on it is there as an expanded key only
 	if err != nil {
+		kek.Erase()
 		return nil, err
 	}
 	pa := &participant{
@@ -77,6 +80,7 @@ func (p *Port) newParticipant(ckn CKN, cak Key, rank uint64) (*participant, erro
 	}
 	if !p.resumeParticipant(pa) {
 		if err := p.freshMI(pa); err != nil {
+			pa.erase()
 			return nil, err
 		}
 	}

@@ -249,6 +249,7 @@ func (p *Port) addCAK(ev Event) {
 				Err: errors.New("another CAK under a CKN that is in use"),
 			})
 		}
+		ev.CAK.Erase()
 		return
 	}
 	if len(p.participants) >= maxParticipants {
@@ -256,11 +257,13 @@ func (p *Port) addCAK(ev Event) {
 			Kind: ConditionBadCAK, CKN: ev.CKN,
 			Err: fmt.Errorf("%d CAKs are in use already", maxParticipants),
 		})
+		ev.CAK.Erase()
 		return
 	}
 	pa, err := p.newParticipant(ev.CKN, ev.CAK, ev.Rank)
 	if err != nil {
 		p.conditions.raise(p.now, Condition{Kind: ConditionBadCAK, CKN: ev.CKN, Err: err})
+		ev.CAK.Erase()
 		return
 	}
 	p.conditions.clear(ConditionUnknownCKN, ev.CKN)

@@ -265,6 +265,7 @@ func (p *Port) generateSAK(pa *participant) error {
 	}
 	wrapped, err := WrapSAK(pa.kek, sak)
 	if err != nil {
+		sak.Erase()
 		return fmt.Errorf("wrap a SAK: %w", err)
 	}
 	k.sak = sak

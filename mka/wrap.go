@@ -1,11 +1,13 @@
 package mka
 
 import (
+	"bytes"
 	"crypto/aes"
+	"crypto/cipher"
+	"crypto/subtle"
+	"encoding/binary"
 	"errors"
 	"fmt"
-
-	josecipher "github.com/go-jose/go-jose/v4/cipher"
 
 	"github.com/lever-link/lever/internal/secret"
 )
@@ -14,8 +16,15 @@ import (
 // it was wrapped with another KEK, or changed.
 var ErrUnwrap = errors.New("the wrapped key fails its integrity check")
 
-// wrapOverhead is what RFC 3394 adds to a key.
-const wrapOverhead = 8
+const (
+	// wrapOverhead is what RFC 3394 adds to a key: one block.
+	wrapOverhead = wrapBlock
+	wrapBlock    = 8
+	wrapRounds   = 6
+)
+
+// wrapIV is the default initial value, RFC 3394 2.2.3.1.
+var wrapIV = [wrapBlock]byte{0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6}
 
 // WrapSAK wraps a SAK (or a group CAK) with AES Key Wrap, RFC 3394, and the
 // default initial value: 24 or 40 octets.
@@ -23,15 +32,25 @@ func WrapSAK(kek, sak Key) ([]byte, error) {
 	if n := sak.Len(); n != 16 && n != 32 {
 		return nil, fmt.Errorf("mka: wrap a SAK: key of %d octets, want 16 or 32", n)
 	}
-	block, err := aes.NewCipher(kek.Bytes())
+	b := make([]byte, wrapOverhead+sak.Len())
+	copy(b, wrapIV[:])
+	copy(b[wrapOverhead:], sak.Bytes())
+	blocks := uint64(sak.Len() / wrapBlock)
+	err := withAES(kek, func(block cipher.Block, x []byte) {
+		for n := range wrapRounds * blocks {
+			part := b[(n%blocks+1)*wrapBlock:][:wrapBlock]
+			copy(x, b[:wrapBlock])
+			copy(x[wrapBlock:], part)
+			block.Encrypt(x, x)
+			copy(part, x[wrapBlock:])
+			binary.BigEndian.PutUint64(b, binary.BigEndian.Uint64(x)^(n+1))
+		}
+	})
 	if err != nil {
+		clear(b)
 		return nil, fmt.Errorf("mka: wrap a SAK: KEK: %w", err)
 	}
-	wrapped, err := josecipher.KeyWrap(block, sak.Bytes())
-	if err != nil {
-		return nil, fmt.Errorf("mka: wrap a SAK: %w", err)
-	}
-	return wrapped, nil
+	return b, nil
 }
 
 // UnwrapSAK is the inverse of [WrapSAK]. It fails with [ErrUnwrap] when the
@@ -40,14 +59,41 @@ func UnwrapSAK(kek Key, wrapped []byte) (Key, error) {
 	if n := len(wrapped) - wrapOverhead; n != 16 && n != 32 {
 		return Key{}, fmt.Errorf("mka: unwrap a SAK: %w: %d octets, want 24 or 40", ErrLength, len(wrapped))
 	}
-	block, err := aes.NewCipher(kek.Bytes())
+	b := bytes.Clone(wrapped)
+	defer clear(b)
+	blocks := uint64(len(b)/wrapBlock - 1)
+	err := withAES(kek, func(block cipher.Block, x []byte) {
+		for n := wrapRounds * blocks; n > 0; n-- {
+			part := b[((n-1)%blocks+1)*wrapBlock:][:wrapBlock]
+			binary.BigEndian.PutUint64(x, binary.BigEndian.Uint64(b)^n)
+			copy(x[wrapBlock:], part)
+			block.Decrypt(x, x)
+			copy(b, x[:wrapBlock])
+			copy(part, x[wrapBlock:])
+		}
+	})
 	if err != nil {
 		return Key{}, fmt.Errorf("mka: unwrap a SAK: KEK: %w", err)
 	}
-	sak, err := josecipher.KeyUnwrap(block, wrapped)
-	if err != nil {
-		// The only failure left: the lengths are checked above.
+	if subtle.ConstantTimeCompare(b[:wrapOverhead], wrapIV[:]) != 1 {
 		return Key{}, fmt.Errorf("mka: unwrap a SAK: %w", ErrUnwrap)
 	}
-	return secret.New(sak), nil
+	return secret.Clone(b[wrapOverhead:]), nil
+}
+
+// withAES lends f a cipher and room for one block, and erases both. Key wrap is
+// ours rather than a library's because it works in place: those at hand leave
+// the SAK behind in buffers of their own, and the expanded KEK in the cipher.
+func withAES(key Key, f func(block cipher.Block, x []byte)) (err error) {
+	secret.Do(func() {
+		var block cipher.Block
+		if block, err = aes.NewCipher(key.Bytes()); err != nil {
+			return
+		}
+		defer secret.Scrub(block)
+		x := make([]byte, aes.BlockSize)
+		defer clear(x)
+		f(block, x)
+	})
+	return err
 }
