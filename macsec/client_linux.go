@@ -27,6 +27,7 @@ const dumpAttempts = 10
 type Client struct {
 	rt     *netlink.Conn
 	ge     *netlink.Conn
+	keyed  executor // for requests that hold a key
 	family uint16
 
 	// tx serializes what reads a transmit packet number and then acts on it.
@@ -35,6 +36,13 @@ type Client struct {
 }
 
 var _ Kernel = (*Client)(nil)
+
+// An executor sends a request and returns the answers: a netlink.Conn or a
+// keySocket.
+type executor interface {
+	Execute(netlink.Message) ([]netlink.Message, error)
+	Close() error
+}
 
 // New opens the kernel's interfaces in the network namespace of the calling
 // thread; lock the goroutine to its thread if that is not the process's.
@@ -48,57 +56,75 @@ func NewNetNS(netns int) (*Client, error) {
 	config := func() *netlink.Config {
 		return &netlink.Config{NetNS: netns, MessageBufferSize: messageBuffer}
 	}
-	rt, err := netlink.Dial(unix.NETLINK_ROUTE, config())
-	if err != nil {
-		return nil, failure(OpNew, fmt.Errorf("open rtnetlink socket: %w", err))
+	var open []*netlink.Conn
+	fail := func(err error) (*Client, error) {
+		for _, c := range open {
+			err = errors.Join(err, c.Close())
+		}
+		return nil, failure(OpNew, err)
 	}
-	ge, err := netlink.Dial(unix.NETLINK_GENERIC, config())
-	if err != nil {
-		return nil, failure(OpNew, errors.Join(fmt.Errorf("open generic netlink socket: %w", err), rt.Close()))
-	}
-	for _, c := range []*netlink.Conn{rt, ge} {
+	for _, s := range []struct {
+		protocol int
+		name     string
+	}{{unix.NETLINK_ROUTE, "rtnetlink"}, {unix.NETLINK_GENERIC, "generic netlink"}, {unix.NETLINK_GENERIC, "generic netlink"}} {
+		c, err := netlink.Dial(s.protocol, config())
+		if err != nil {
+			return fail(fmt.Errorf("open %s socket: %w", s.name, err))
+		}
+		open = append(open, c)
 		// Extended acknowledgements turn a bare EINVAL into a sentence.
 		// Kernels before 4.12 do not know the option, nor XPN.
 		if err := c.SetOption(netlink.ExtendedAcknowledge, true); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
-			return nil, failure(OpNew, errors.Join(fmt.Errorf("ask for extended acknowledgements: %w", err), rt.Close(), ge.Close()))
+			return fail(fmt.Errorf("ask for extended acknowledgements: %w", err))
 		}
 	}
-	return initClient(rt, ge)
+	keyed, err := newKeySocket(open[2])
+	if err != nil {
+		open = open[:2]
+		return fail(err)
+	}
+	return initClient(open[0], open[1], keyed)
 }
 
-// initClient makes a client of two open connections, rtnetlink and generic
-// netlink, and owns them from then on.
-func initClient(rt, ge *netlink.Conn) (*Client, error) {
+// initClient makes a client of three open connections, rtnetlink, generic
+// netlink, and the one for what holds a key, and owns them from then on.
+func initClient(rt, ge *netlink.Conn, keyed executor) (*Client, error) {
 	family, err := genetlink.NewConn(ge).GetFamily(genlName)
 	if err != nil {
-		return nil, failure(OpNew, errors.Join(fmt.Errorf("look up generic netlink family %q: %w", genlName, err), rt.Close(), ge.Close()))
+		return nil, failure(OpNew, errors.Join(fmt.Errorf("look up generic netlink family %q: %w", genlName, err), rt.Close(), ge.Close(), keyed.Close()))
 	}
-	return &Client{rt: rt, ge: ge, family: family.ID}, nil
+	return &Client{rt: rt, ge: ge, keyed: keyed, family: family.ID}, nil
 }
 
 // Close implements Kernel.
-func (c *Client) Close() error { return errors.Join(c.rt.Close(), c.ge.Close()) }
+func (c *Client) Close() error { return errors.Join(c.rt.Close(), c.ge.Close(), c.keyed.Close()) }
 
 // set sends a generic netlink command that changes something, and waits for the
 // kernel's answer.
 func (c *Client) set(cmd uint8, attrs *netlink.AttributeEncoder) error {
-	_, err := c.generic(cmd, netlink.Request|netlink.Acknowledge, attrs)
+	_, err := c.generic(c.ge, cmd, netlink.Request|netlink.Acknowledge, attrs)
 	return err
 }
 
-func (c *Client) generic(cmd uint8, flags netlink.HeaderFlags, attrs *netlink.AttributeEncoder) ([]netlink.Message, error) {
+// setKeyed is set for a command whose attributes hold a key.
+func (c *Client) setKeyed(cmd uint8, attrs *netlink.AttributeEncoder) error {
+	_, err := c.generic(c.keyed, cmd, netlink.Request|netlink.Acknowledge, attrs)
+	return err
+}
+
+func (c *Client) generic(by executor, cmd uint8, flags netlink.HeaderFlags, attrs *netlink.AttributeEncoder) ([]netlink.Message, error) {
 	data := []byte{cmd, genlVersion, 0, 0}
 	if attrs != nil {
 		b, err := attrs.Encode()
 		if err != nil {
 			return nil, fmt.Errorf("encode request: %w", err)
 		}
-		// b may hold a key; what the library copies is out of reach.
-		defer clear(b)
 		data = append(data, b...)
+		// They may hold a key.
+		defer clear(b)
 		defer clear(data)
 	}
-	return c.ge.Execute(netlink.Message{
+	return by.Execute(netlink.Message{
 		Header: netlink.Header{Type: netlink.HeaderType(c.family), Flags: flags},
 		Data:   data,
 	})

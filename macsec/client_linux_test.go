@@ -61,7 +61,7 @@ type script struct {
 
 func (s *script) client(t testing.TB) *Client {
 	t.Helper()
-	c, err := initClient(nltest.Dial(s.route), nltest.Dial(s.generic))
+	c, err := initClient(nltest.Dial(s.route), nltest.Dial(s.generic), nltest.Dial(s.generic))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -395,7 +395,7 @@ func TestRefusals(t *testing.T) {
 
 func TestNoFamily(t *testing.T) {
 	none := func(reqs []netlink.Message) ([]netlink.Message, error) { return nltest.Error(int(unix.ENOENT), reqs) }
-	_, err := initClient(nltest.Dial(none), nltest.Dial(none))
+	_, err := initClient(nltest.Dial(none), nltest.Dial(none), nltest.Dial(none))
 	if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "modprobe macsec") {
 		t.Errorf("got %v, want ErrUnsupported", err)
 	}

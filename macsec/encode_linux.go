@@ -101,7 +101,9 @@ func encodeAN(ae *netlink.AttributeEncoder, an AN) {
 	})
 }
 
-func encodeSA(ae *netlink.AttributeEncoder, suite CipherSuite, sa SA) error {
+// encodeSA returns the octets in which the key is, which ae refers to: the caller
+// erases them when the request is sent.
+func encodeSA(ae *netlink.AttributeEncoder, suite CipherSuite, sa SA) (keyed []byte, err error) {
 	nae := netlink.NewAttributeEncoder()
 	nae.Uint8(saAttrAN, uint8(sa.AN))
 	nae.Uint8(saAttrActive, octet(sa.Active))
@@ -125,26 +127,28 @@ func encodeSAUpdate(ae *netlink.AttributeEncoder, suite CipherSuite, an AN, u SA
 	if u.Active != nil {
 		nae.Uint8(saAttrActive, octet(*u.Active))
 	}
-	return encodeSAConfig(ae, nae, suite, u.NextPN)
+	_, err := encodeSAConfig(ae, nae, suite, u.NextPN)
+	return err
 }
 
-// encodeSAConfig adds the packet number to nae and all of it to ae.
-func encodeSAConfig(ae, nae *netlink.AttributeEncoder, suite CipherSuite, pn *uint64) error {
+// encodeSAConfig adds the packet number to nae and all of it to ae, and returns
+// it.
+func encodeSAConfig(ae, nae *netlink.AttributeEncoder, suite CipherSuite, pn *uint64) ([]byte, error) {
 	switch {
 	case pn == nil:
 	case suite.XPN():
 		nae.Uint64(saAttrPN, *pn)
 	case *pn > math.MaxUint32:
-		return fmt.Errorf("packet number %d does not fit the 32 bits of %s: %w", *pn, suite, unix.EINVAL)
+		return nil, fmt.Errorf("packet number %d does not fit the 32 bits of %s: %w", *pn, suite, unix.EINVAL)
 	default:
 		nae.Uint32(saAttrPN, uint32(*pn))
 	}
 	b, err := nae.Encode()
 	if err != nil {
-		return fmt.Errorf("encode association: %w", err)
+		return nil, fmt.Errorf("encode association: %w", err)
 	}
 	ae.Bytes(netlink.Nested|attrSAConfig, b)
-	return nil
+	return b, nil
 }
 
 func octet(b bool) uint8 {

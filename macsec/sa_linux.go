@@ -75,7 +75,7 @@ func (s *SecY) txSAs() []SA {
 // devices for zero. The kernel cannot filter, so that the client does.
 func (c *Client) dumpSecYs(index int) (map[int]*SecY, error) {
 	msgs, err := dump(func() ([]netlink.Message, error) {
-		return c.generic(cmdGetTxSC, netlink.Request|netlink.Dump, nil)
+		return c.generic(c.ge, cmdGetTxSC, netlink.Request|netlink.Dump, nil)
 	})
 	if err != nil {
 		return nil, err
@@ -125,8 +125,10 @@ func (c *Client) AddRxSA(index int, sci SCI, sa SA) error {
 		ae := netlink.NewAttributeEncoder()
 		ae.Uint32(attrIfindex, uint32(index))
 		encodeRxSC(ae, sci, nil)
-		if err = encodeSA(ae, l.CipherSuite, sa); err == nil {
-			err = c.set(cmdAddRxSA, ae)
+		var keyed []byte
+		if keyed, err = encodeSA(ae, l.CipherSuite, sa); err == nil {
+			err = c.setKeyed(cmdAddRxSA, ae)
+			clear(keyed)
 		}
 	}
 	if err != nil {
@@ -184,9 +186,11 @@ func (c *Client) addTxSA(index int, sa SA) error {
 	}
 	ae := netlink.NewAttributeEncoder()
 	ae.Uint32(attrIfindex, uint32(index))
-	if err := encodeSA(ae, l.CipherSuite, sa); err != nil {
+	keyed, err := encodeSA(ae, l.CipherSuite, sa)
+	if err != nil {
 		return err
 	}
+	defer clear(keyed)
 	if next := c.spent.Next(l.SCI, sa.KeyID); sa.NextPN < next {
 		return &PNError{AN: sa.AN, Current: next, Requested: sa.NextPN}
 	}
@@ -199,7 +203,7 @@ func (c *Client) addTxSA(index int, sa SA) error {
 			return &PNError{AN: old.AN, Active: old.Active, Current: old.NextPN, Requested: sa.NextPN}
 		}
 	}
-	return c.set(cmdAddTxSA, ae)
+	return c.setKeyed(cmdAddTxSA, ae)
 }
 
 // UpdateTxSA implements Kernel.
