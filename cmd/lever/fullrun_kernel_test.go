@@ -200,14 +200,22 @@ func (s *site) ckn(epoch uint64) []byte {
 
 // cak is an epoch's CAK, computed from the material of the key files.
 func (s *site) cak(epoch uint64) ([]byte, error) {
-	read := func(channel string) keys.Material {
+	read := func(channel string) []byte {
 		text, err := os.ReadFile(s.keyPath(0, channel, int(epoch)))
 		s.must(err)
 		key, err := hex.DecodeString(strings.TrimSpace(string(text)))
 		s.must(err)
-		return keys.Material{KeyID: fmt.Sprintf("%d.0", epoch), Key: secret.New(key)}
+		return key
 	}
-	cak, err := keys.Combine(s.identity(), keys.Epoch{Number: epoch}, read("a"), read("b"))
+	return s.cakOf(epoch, read("a"), read("b"))
+}
+
+// cakOf is cak of material that is known.
+func (s *site) cakOf(epoch uint64, a, b []byte) ([]byte, error) {
+	material := func(key []byte) keys.Material {
+		return keys.Material{KeyID: fmt.Sprintf("%d.0", epoch), Key: secret.Clone(key)}
+	}
+	cak, err := keys.Combine(s.identity(), keys.Epoch{Number: epoch}, material(a), material(b))
 	if err != nil {
 		return nil, err
 	}

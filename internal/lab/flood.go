@@ -177,13 +177,26 @@ func Overhear(ns *Netspace, iface string, etherType uint16, frames int, limit ti
 	return h, nil
 }
 
-// Resident is how much memory the router's agent has in use, in octets.
-func (r *Router) Resident() (int, error) {
-	pid, err := os.ReadFile(r.Path(filepath.Join(RunDir, "agent.lock")))
+// PID is the process of the router's agent.
+func (r *Router) PID() (int, error) {
+	text, err := os.ReadFile(r.Path(filepath.Join(RunDir, "agent.lock")))
 	if err != nil {
 		return 0, fmt.Errorf("find the agent of %s: %w", r.Name, err)
 	}
-	status, err := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/status")
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return 0, fmt.Errorf("find the agent of %s: its lock has no process: %w", r.Name, err)
+	}
+	return pid, nil
+}
+
+// Resident is how much memory the router's agent has in use, in octets.
+func (r *Router) Resident() (int, error) {
+	pid, err := r.PID()
+	if err != nil {
+		return 0, err
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, fmt.Errorf("look at the agent of %s: %w", r.Name, err)
 	}
@@ -196,7 +209,7 @@ func (r *Router) Resident() (int, error) {
 			return kB << 10, nil
 		}
 	}
-	return 0, fmt.Errorf("look at the agent of %s: process %s has no VmRSS", r.Name, pid)
+	return 0, fmt.Errorf("look at the agent of %s: process %d has no VmRSS", r.Name, pid)
 }
 
 // LogLines is how many lines its agents have logged.
