@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/lever-link/lever/internal/fence"
@@ -9,24 +11,22 @@ import (
 	"github.com/lever-link/lever/inventory"
 )
 
-// ensureFence closes the fence on the parent, or opens it in mode monitor. A
+// ensureFence closes the fence on the parent, or has it count in mode monitor. A
 // fence that cannot be closed leaves the parent down: the mode says that no
 // plain frame may pass, and the first one would be one too many.
 func (t *task) ensureFence() error {
-	on, index := &t.server.platform, t.parent.index
-	if t.policy.Mode != inventory.Enforce {
-		if err := on.openFence(index); err != nil {
-			return &fenceError{err}
+	on, index, opts := &t.server.platform, t.parent.index, t.fenceOptions()
+	changes, err := on.closeFence(index, opts)
+	for _, c := range changes {
+		if c.Foreign {
+			t.drifted(health.FenceDrift, "filter before the fence", c.String(), time.Now())
 		}
-		return nil
 	}
-	opts := t.fenceOptions()
-	err := on.closeFence(index, opts)
 	state, seeErr := on.inspectFence(index, opts)
-	if seeErr != nil && err == nil {
-		err = seeErr
+	if seeErr != nil {
+		err = errors.Join(err, seeErr)
 	}
-	if err != nil {
+	if err != nil && !opts.Monitor {
 		if seeErr != nil || state.Leaks() {
 			if downErr := on.setUp(index, false); downErr != nil {
 				err = fmt.Errorf("%w; and %s cannot be set down: %w", err, t.parent.name, downErr)
@@ -34,11 +34,58 @@ func (t *task) ensureFence() error {
 		}
 		return &fenceError{err}
 	}
-	t.faults.Clear(health.FenceForeign)
+	t.showFence(state, err)
+	return nil
+}
+
+// checkFence looks at the fence, and puts right what somebody has changed. At the
+// begin of a session it is made as this agent has it in any case: what a former
+// Lever left may be in place and yet do less.
+func (t *task) checkFence() error {
+	state, err := t.server.platform.inspectFence(t.parent.index, t.fenceOptions())
+	if err != nil {
+		return &fenceError{err}
+	}
 	for _, f := range state.Findings {
-		if f.Problem == fence.Foreign {
-			t.faults.Raise(health.Raise(health.FenceForeign, time.Now(), "interface", t.parent.name, "detail", f))
+		if f.Problem == fence.Missing || f.Problem == fence.Altered {
+			t.drifted(health.FenceDrift, fmt.Sprintf("fence filter %s", f.Problem), fmt.Sprintf("%s priority %d", f.Direction, f.Priority), time.Now())
 		}
 	}
-	return nil
+	if state.InPlace && t.device != nil {
+		t.showFence(state, nil)
+		return nil
+	}
+	return t.ensureFence()
+}
+
+// showFence raises what an operator should know of the fence as it is now.
+func (t *task) showFence(state fence.State, err error) {
+	var found []health.Fault
+	var weak []string
+	for _, f := range state.Findings {
+		switch f.Problem {
+		case fence.Foreign:
+			found = append(found, health.Raise(health.FenceForeign, time.Now(), "interface", t.parent.name, "detail", f))
+		case fence.Weak:
+			weak = append(weak, fmt.Sprintf("%s: %s", f.Direction, f.Text))
+		case fence.Missing, fence.Altered, fence.Occupied: // Close's business
+		}
+	}
+	if len(weak) > 0 {
+		found = append(found, health.Raise(health.FenceWeak, t.began, "interface", t.parent.name, "detail", strings.Join(weak, "; ")))
+	}
+	if t.policy.Mode != inventory.Enforce {
+		detail := fmt.Sprintf("enforce would have stopped %d frames on their way out and %d on their way in",
+			state.DroppedEgress.Frames, state.DroppedIngress.Frames)
+		if err != nil {
+			detail = fmt.Sprintf("and they cannot be counted: %v", err)
+		}
+		found = append(found, health.Raise(health.FenceOpen, t.began, "interface", t.parent.name, "detail", detail))
+	}
+	t.faults.Replace([]health.Code{health.FenceForeign, health.FenceWeak, health.FenceOpen}, found)
+}
+
+// fenceOptions is the fence as the inventory wants it.
+func (t *task) fenceOptions() fence.Options {
+	return fence.Options{EtherType: t.link.MKA.EtherType, Monitor: t.policy.Mode != inventory.Enforce}
 }

@@ -5,6 +5,7 @@ package agent
 import (
 	"log/slog"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -29,7 +30,7 @@ func fencedTask(t *testing.T, mode inventory.Mode) *task {
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth4"}, PeerName: "eth9"}); err != nil {
 		t.Fatal(err)
 	}
-	tk := &task{server: &server{policy: inventory.Policy{Mode: mode}, platform: linux}, log: slog.New(slog.DiscardHandler)}
+	tk := &task{server: &server{platform: linux}, policy: inventory.Policy{Mode: mode}, log: slog.New(slog.DiscardHandler)}
 	tk.link = inventory.NodeLink{Link: &inventory.Link{MKA: inventory.DefaultMKA()}, Local: inventory.End{Interface: "eth4"}}
 	if tk.parent, err = findParent("eth4"); err != nil {
 		t.Fatal(err)
@@ -73,15 +74,19 @@ func (t *task) parentUp(tt *testing.T) bool {
 
 func TestParentIsHeldDownWhileItsFenceCannotBeClosed(t *testing.T) {
 	tk := fencedTask(t, inventory.Enforce)
-	foreign := tk.passAll(t, 5) // where the drop belongs
-	err := tk.ensureFence()
-	if !isA[*fenceError](err) || !isA[*fence.OccupiedError](err) {
-		t.Fatalf("an occupied fence: %v", err)
+	inTheWay := &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: tk.parent.index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS,
+	}}
+	if err := netlink.QdiscAdd(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	if err := tk.ensureFence(); !isA[*fenceError](err) {
+		t.Fatalf("no place for the fence: %v", err)
 	}
 	if tk.parentUp(t) {
-		t.Error("plain frames may leave: the parent is up without a drop")
+		t.Error("plain frames may leave: the parent is up without a fence")
 	}
-	if err := netlink.FilterDel(foreign); err != nil {
+	if err := netlink.QdiscDel(inTheWay); err != nil {
 		t.Fatal(err)
 	}
 	if err := tk.ensureFence(); err != nil {
@@ -89,27 +94,28 @@ func TestParentIsHeldDownWhileItsFenceCannotBeClosed(t *testing.T) {
 	}
 }
 
-func TestForeignFilterBeforeTheFenceIsAFault(t *testing.T) {
-	tk := fencedTask(t, inventory.Enforce)
-	foreign := tk.passAll(t, 1)
+func TestForeignFilterBeforeTheFenceIsRemovedAndReported(t *testing.T) {
+	tk := fencedTask(t, inventory.Monitor)
+	tk.passAll(t, 1)
 	if err := tk.ensureFence(); err != nil {
 		t.Fatal(err)
 	}
-	if !tk.faults.Has(health.FenceForeign) {
-		t.Errorf("faults: %v", tk.faults.List())
+	if !tk.faults.Has(health.FenceForeign) || !tk.faults.Has(health.FenceOpen) || tk.faults.Has(health.FenceDrift) {
+		t.Errorf("mode monitor, faults: %v", tk.faults.List())
 	}
-	if err := netlink.FilterDel(foreign); err != nil {
+	tk.policy.Mode = inventory.Enforce
+	if err := tk.checkFence(); err != nil {
 		t.Fatal(err)
 	}
-	if err := tk.ensureFence(); err != nil {
-		t.Fatal(err)
+	if tk.faults.Has(health.FenceForeign) || tk.faults.Has(health.FenceOpen) || !tk.faults.Has(health.FenceDrift) || !tk.parentUp(t) {
+		t.Errorf("mode enforce: up %v, faults %v", tk.parentUp(t), tk.faults.List())
 	}
-	if tk.faults.Has(health.FenceForeign) || !tk.parentUp(t) {
-		t.Errorf("without it: up %v, faults %v", tk.parentUp(t), tk.faults.List())
+	if st, err := fence.Inspect(tk.parent.index, fence.Options{}); err != nil || !st.Closed {
+		t.Errorf("%+v, %v", st, err)
 	}
 }
 
-func TestMonitorOpensTheFence(t *testing.T) {
+func TestMonitorCounts(t *testing.T) {
 	tk := fencedTask(t, inventory.Enforce)
 	if err := tk.ensureFence(); err != nil {
 		t.Fatal(err)
@@ -118,8 +124,36 @@ func TestMonitorOpensTheFence(t *testing.T) {
 	if err := tk.ensureFence(); err != nil {
 		t.Fatal(err)
 	}
-	state, err := fence.Inspect(tk.parent.index, fence.Options{})
-	if err != nil || state.Closed || !state.Leaks() {
+	state, err := fence.Inspect(tk.parent.index, fence.Options{Monitor: true})
+	if err != nil || state.Closed || !state.InPlace {
 		t.Errorf("in mode monitor the fence is %+v, %v", state, err)
+	}
+	tk.sayPlainly(t)
+	if err := tk.checkFence(); err != nil {
+		t.Fatal(err)
+	}
+	text := ""
+	for _, f := range tk.faults.List() {
+		if f.Code == health.FenceOpen {
+			text = f.Text
+		}
+	}
+	if !strings.Contains(text, "enforce would have stopped 1 frames on their way out and 0 on their way in") {
+		t.Errorf("fault %q", text)
+	}
+}
+
+// sayPlainly sends a frame on the parent.
+func (t *task) sayPlainly(tt *testing.T) {
+	tt.Helper()
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		tt.Fatal(err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	frame := append(make([]byte, 12), 0x08, 0x00)
+	frame = append(frame, make([]byte, 46)...)
+	if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: t.parent.index}); err != nil {
+		tt.Fatal(err)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/lever-link/lever/internal/health"
-	"github.com/lever-link/lever/inventory"
 	"github.com/lever-link/lever/macsec"
 	"github.com/lever-link/lever/mka"
 )
@@ -69,7 +68,7 @@ func isA[E error](err error) bool {
 var diagnosed = []health.Code{
 	health.ICVMismatch, health.UnknownCKN, health.SuiteMismatch, health.KeyServerNone,
 	health.ReplayedKI, health.SAKInstallFailed, health.PeerSilent, health.OwnSCI,
-	health.NotConfidential, health.BadSAK, health.BadCAK, health.SAKNotTaken, health.FenceOpen, health.BelowPolicyCipher,
+	health.NotConfidential, health.BadSAK, health.BadCAK, health.SAKNotTaken, health.BelowPolicyCipher,
 }
 
 // diagnose says what keeps the link from being secured, as far as MKA can tell.
@@ -81,9 +80,6 @@ func (t *task) diagnose(st *mka.Status, now time.Time) {
 			continue // an epoch arrives here a moment later than there, or leaves
 		}
 		found = append(found, t.word(c))
-	}
-	if t.policy.Mode != inventory.Enforce {
-		found = append(found, health.Raise(health.FenceOpen, t.began, "interface", t.parent.name))
 	}
 	if t.link.Cipher.Bits() < t.policy.Cipher.Bits() {
 		found = append(found, health.Raise(health.BelowPolicyCipher, t.began, "cipher", t.link.Cipher, "policy", t.policy.Cipher))

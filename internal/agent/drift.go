@@ -9,10 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/lever-link/lever/internal/fence"
 	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/secy"
-	"github.com/lever-link/lever/inventory"
 	"github.com/lever-link/lever/macsec"
 	"github.com/lever-link/lever/mka"
 )
@@ -188,22 +186,6 @@ func (t *task) deviceMTU(dev *macsec.Device) int {
 	return t.parent.mtu - secTAG - int(dev.ICVLen)
 }
 
-// checkFence looks at the fence, and closes it again.
-func (t *task) checkFence() error {
-	if t.policy.Mode == inventory.Enforce {
-		state, err := t.server.platform.inspectFence(t.parent.index, t.fenceOptions())
-		if err != nil {
-			return &fenceError{err}
-		}
-		for _, f := range state.Findings {
-			if f.Problem == fence.Missing || f.Problem == fence.Altered {
-				t.drifted(health.FenceDrift, fmt.Sprintf("fence filter %s", f.Problem), fmt.Sprintf("%s priority %d", f.Direction, f.Priority), time.Now())
-			}
-		}
-	}
-	return t.ensureFence()
-}
-
 // missed reports what somebody did to the device's SAs while no agent ran, as far as
 // the record tells. The Port puts it right.
 func (t *task) missed(found []mka.AdoptedKey) {
@@ -233,10 +215,6 @@ func (t *task) missed(found []mka.AdoptedKey) {
 	if !encoding {
 		gone("transmit SA gone")
 	}
-}
-
-func (t *task) fenceOptions() fence.Options {
-	return fence.Options{EtherType: t.link.MKA.EtherType}
 }
 
 // unread is what it means that the device could not be read.

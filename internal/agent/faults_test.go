@@ -100,7 +100,7 @@ func TestParentIsDownWhileTheFenceLeaks(t *testing.T) {
 		p := newPair(t)
 		p.deliver(epoch(t, "1.0"))
 		p.r1.failing("close fence", errors.New("occupied"))
-		p.r1.port.foreign = []fence.Finding{{Direction: fence.Egress, Problem: fence.Missing, Priority: 5}}
+		p.r1.port.foreign = []fence.Finding{{Direction: fence.Egress, Problem: fence.Missing, Priority: 1, Leak: true}}
 		p.start()
 		p.r1.awaitFault(0, health.FenceMissing)
 		if p.r1.now().up {

@@ -25,7 +25,7 @@ type platform struct {
 	interfaceName   func(index int) string
 	setUp           func(index int, up bool) error
 	ensureAddresses func(index int, prefixes []netip.Prefix) error
-	closeFence      func(index int, opts fence.Options) error
+	closeFence      func(index int, opts fence.Options) ([]fence.Change, error)
 	inspectFence    func(index int, opts fence.Options) (fence.State, error)
 	openFence       func(index int) error
 	rename          func(index int, up bool, name string) error

@@ -48,6 +48,8 @@ type port struct {
 	parent
 	wire      *wire
 	fenced    bool
+	counting  bool   // the fence, in mode monitor
+	plain     uint64 // what the fence has counted
 	foreign   []fence.Finding
 	addresses map[int][]netip.Prefix
 	sockets   []*socket
@@ -203,18 +205,24 @@ func (m *machine) platform() platform {
 			m.ports[0].addresses[index] = prefixes
 			return m.fail["addresses"]
 		},
-		closeFence: func(index int, o fence.Options) error {
-			return m.on("close fence", index, func(p *port) error {
-				p.fenced = true
+		closeFence: func(index int, o fence.Options) ([]fence.Change, error) {
+			return nil, m.on("close fence", index, func(p *port) error {
+				p.fenced, p.counting = !o.Monitor, o.Monitor
+				if o.Monitor {
+					m.journal = append(m.journal, "fence counts on "+p.name)
+					return nil
+				}
 				m.journal = append(m.journal, fmt.Sprintf("fence closed on %s but for %04X", p.name, o.EtherType))
 				return nil
 			})
 		},
-		inspectFence: func(index int, _ fence.Options) (s fence.State, err error) {
+		inspectFence: func(index int, o fence.Options) (s fence.State, err error) {
 			err = m.on("inspect fence", index, func(p *port) error {
-				s.Closed, s.Findings = p.fenced, p.foreign
-				if !p.fenced {
-					s.Findings = append(slices.Clone(s.Findings), fence.Finding{Direction: fence.Egress, Problem: fence.Missing, Priority: 5, Text: "drop all else"})
+				s.InPlace = p.fenced != o.Monitor && p.counting == o.Monitor && len(p.foreign) == 0
+				s.Closed, s.Findings = p.fenced && !o.Monitor, p.foreign
+				s.DroppedEgress.Frames, s.DroppedIngress.Frames = p.plain, 2*p.plain
+				if !p.fenced && !p.counting {
+					s.Findings = append(slices.Clone(s.Findings), fence.Finding{Direction: fence.Egress, Problem: fence.Missing, Priority: 1, Text: "drop all else", Leak: true})
 				}
 				return nil
 			})
@@ -222,7 +230,7 @@ func (m *machine) platform() platform {
 		},
 		openFence: func(index int) error {
 			return m.on("open fence", index, func(p *port) error {
-				p.fenced = false
+				p.fenced, p.counting = false, false
 				m.journal = append(m.journal, "fence opened on "+p.name)
 				return nil
 			})

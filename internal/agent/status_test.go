@@ -134,9 +134,15 @@ func TestMonitorOpensTheFenceAndSaysSo(t *testing.T) {
 		p.deliver(epoch(t, "1.0"))
 		p.start()
 		f := p.r1.awaitFault(time.Second, health.FenceOpen)
-		if !strings.Contains(f.Text, "eth4") || p.r1.now().fenced || !p.r2.now().fenced {
+		if !strings.Contains(f.Text, "eth4") || !strings.Contains(f.Text, "stopped 0 frames") || p.r1.now().fenced || !p.r2.now().fenced {
 			t.Errorf("%s; fences %v and %v", f, p.r1.now().fenced, p.r2.now().fenced)
 		}
 		p.r1.awaitState(time.Second, StateSecured)
+		p.r1.change(p.r1.port, func(p *port) { p.plain = 21 })
+		time.Sleep(2 * time.Second)
+		f = p.r1.awaitFault(0, health.FenceOpen)
+		if !strings.Contains(f.Text, "stopped 21 frames on their way out and 42 on their way in") {
+			t.Errorf("after plain frames: %s", f)
+		}
 	})
 }

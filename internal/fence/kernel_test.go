@@ -187,20 +187,28 @@ var frames = []struct {
 	name  string
 	types []uint16
 	pass  bool
+	after string // the EtherType
 }{
-	{"IPv4", []uint16{0x0800}, false},
-	{"IPv6", []uint16{0x86dd}, false},
-	{"ARP", []uint16{0x0806}, false},
-	{"LLDP", []uint16{0x88cc}, false},
-	{"802.3 length", []uint16{0x0026}, false},
-	{"VLAN IPv4", []uint16{0x8100, 0x0800}, false},
-	{"VLAN MACsec", []uint16{0x8100, 0x88e5}, false},
-	{"VLAN EAPOL", []uint16{0x8100, 0x888e}, false},
-	{"service VLAN EAPOL", []uint16{0x88a8, 0x888e}, false},
-	{"another MKA EtherType", []uint16{0x876f}, false},
-	{"MACsec", []uint16{0x88e5}, true},
-	{"EAPOL", []uint16{0x888e}, true},
+	{name: "IPv4", types: []uint16{0x0800}},
+	{name: "IPv6", types: []uint16{0x86dd}},
+	{name: "ARP", types: []uint16{0x0806}},
+	{name: "LLDP", types: []uint16{0x88cc}},
+	{name: "802.3 length", types: []uint16{0x0026}},
+	{name: "VLAN IPv4", types: []uint16{0x8100, 0x0800}},
+	{name: "VLAN MACsec", types: []uint16{0x8100, 0x88e5}, after: secTAG},
+	{name: "VLAN MKA", types: []uint16{0x8100, 0x888e}, after: mkpdu},
+	{name: "service VLAN MKA", types: []uint16{0x88a8, 0x888e}, after: mkpdu},
+	{name: "another MKA EtherType", types: []uint16{0x876f}, after: mkpdu},
+	{name: "MACsec", types: []uint16{0x88e5}, pass: true, after: secTAG},
+	{name: "MKA", types: []uint16{0x888e}, pass: true, after: mkpdu},
 }
+
+// The first octets after an EtherType: a SecTAG with E, C and SC, and the head of
+// an EAPOL packet of type 5.
+const (
+	secTAG = "\x2c\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x00\x01"
+	mkpdu  = "\x03\x05\x00\x2c"
+)
 
 // exchange sends all frames from one end to the other and returns what was on
 // the wire and what got behind the other's ingress hook.
@@ -215,10 +223,10 @@ func exchange(t *testing.T, from, to *end) (wire, behind []string) {
 		}
 	}
 	for _, f := range frames {
-		transmit(t, from, out, frame(from, to, "name:"+f.name, f.types...))
+		transmit(t, from, out, frame(from, to, f.after+"name:"+f.name, f.types...))
 	}
 	// The marker is MACsec, which passes every fence and comes last.
-	transmit(t, from, out, frame(from, to, string(marker), 0x88e5))
+	transmit(t, from, out, frame(from, to, secTAG+string(marker), 0x88e5))
 	wire = received(t, all)
 	behind = received(t, single[0x88e5])
 	// By now the others have what they will ever get.
@@ -253,11 +261,11 @@ func names(passing bool) []string {
 	return n
 }
 
-func stopped() uint32 { return uint32(len(names(false)) - len(names(true))) }
+func stopped() uint64 { return uint64(len(names(false)) - len(names(true))) }
 
 func (e *end) close(o Options) {
 	e.t.Helper()
-	e.do(func() error { return Close(e.index, o) })
+	e.do(func() error { _, err := Close(e.index, o); return err })
 }
 
 func (e *end) inspect(o Options) State {
@@ -305,11 +313,11 @@ func TestFencePassesTheLinksEtherType(t *testing.T) {
 	if want := []string{"MACsec", "another MKA EtherType"}; !slices.Equal(wire, want) {
 		t.Errorf("on the wire %q, want %q", wire, want)
 	}
-	if st := a.inspect(Options{EtherType: 0x876f}); !st.Closed {
+	if st := a.inspect(Options{EtherType: 0x876f}); !st.Closed || !st.InPlace {
 		t.Errorf("not closed: %+v", st)
 	}
 	st := a.inspect(Options{})
-	if st.Closed || len(st.Findings) != 2 || st.Findings[0].Problem != Altered || st.Findings[0].Priority != mkaPriority {
+	if st.Closed || st.InPlace || len(st.Findings) != 2 || st.Findings[0].Problem != Altered {
 		t.Errorf("as seen with another EtherType: %+v", st)
 	}
 }
@@ -333,9 +341,9 @@ func TestVLANDevice(t *testing.T) {
 	a.do(tagged.awaitUp)
 	send := func() []string {
 		wire, vlan, out := b.socket(unix.ETH_P_ALL), tagged.socket(0), a.socket(0)
-		transmit(t, &tagged, vlan, frame(a, b, "name:MACsec", 0x88e5))
-		transmit(t, &tagged, vlan, frame(a, b, "name:EAPOL", 0x888e))
-		transmit(t, a, out, frame(a, b, string(marker), 0x88e5))
+		transmit(t, &tagged, vlan, frame(a, b, secTAG+"name:MACsec", 0x88e5))
+		transmit(t, &tagged, vlan, frame(a, b, mkpdu+"name:MKA", 0x888e))
+		transmit(t, a, out, frame(a, b, secTAG+string(marker), 0x88e5))
 		return received(t, wire)
 	}
 	if got := send(); len(got) != 2 {
@@ -413,62 +421,6 @@ func TestCloseTwiceChangesNothing(t *testing.T) {
 	}
 }
 
-func TestCloseRepairs(t *testing.T) {
-	for _, d := range directions() {
-		for _, priority := range []uint16{macsecPriority, mkaPriority, dropPriority} {
-			for _, how := range []Problem{Missing, Altered} {
-				t.Run(fmt.Sprintf("%s %d %s", d, priority, how), func(t *testing.T) {
-					a, b := newLink(t)
-					a.close(Options{})
-					a.do(func() error { return sabotage(a.index, d, priority, how) })
-					st := a.inspect(Options{})
-					if st.Closed || len(st.Findings) != 1 || st.Findings[0].Direction != d || st.Findings[0].Priority != priority || st.Findings[0].Problem != how {
-						t.Fatalf("after sabotage: %+v", st)
-					}
-					a.close(Options{})
-					if st := a.inspect(Options{}); !st.Closed || len(st.Findings) > 0 {
-						t.Errorf("after repair: %+v", st)
-					}
-					if wire, _ := exchange(t, a, b); !slices.Equal(wire, names(true)) {
-						t.Errorf("egress after repair: %q", wire)
-					}
-					if _, behind := exchange(t, b, a); !slices.Equal(behind, names(true)) {
-						t.Errorf("ingress after repair: %q", behind)
-					}
-					a.do(func() error { return Open(a.index) })
-					if q := qdiscs(a); slices.Contains(q, "clsact") {
-						t.Errorf("qdiscs %q after Open: the repair forgot that the fence had made clsact", q)
-					}
-				})
-			}
-		}
-	}
-}
-
-// sabotage removes a filter of the fence, or turns it into its opposite.
-func sabotage(ifindex int, d Direction, priority uint16, how Problem) error {
-	filters, err := list(ifindex, d)
-	if err != nil {
-		return err
-	}
-	for _, f := range filters {
-		if f.attrs.Priority != priority {
-			continue
-		}
-		if err := f.remove(); err != nil || how == Missing {
-			return err
-		}
-		m := f.is.(*netlink.MatchAll)
-		verdict := netlink.TC_ACT_SHOT
-		if priority == dropPriority {
-			verdict = netlink.TC_ACT_OK
-		}
-		m.Actions = []netlink.Action{&netlink.GenericAction{ActionAttrs: netlink.ActionAttrs{Action: verdict}}}
-		return netlink.FilterAdd(m)
-	}
-	return fmt.Errorf("no filter %s %d among %v", d, priority, filters)
-}
-
 func qdiscs(e *end) []string {
 	e.t.Helper()
 	var kinds []string
@@ -480,69 +432,6 @@ func qdiscs(e *end) []string {
 		return err
 	})
 	return kinds
-}
-
-// foreign adds somebody else's filter, which passes everything.
-func foreign(ifindex int, d Direction, priority uint16) error {
-	return netlink.FilterAdd(&netlink.MatchAll{
-		FilterAttrs: netlink.FilterAttrs{LinkIndex: ifindex, Parent: d.parent(), Handle: 1, Priority: priority, Protocol: unix.ETH_P_ALL},
-		Actions:     []netlink.Action{&netlink.GenericAction{ActionAttrs: netlink.ActionAttrs{Action: netlink.TC_ACT_OK}}},
-	})
-}
-
-func TestForeignFilters(t *testing.T) {
-	tests := []struct {
-		priority uint16
-		closed   bool
-		problem  []Problem
-	}{
-		{1, true, []Problem{Foreign}},
-		{macsecPriority, false, []Problem{Occupied}},
-		{mkaPriority, false, []Problem{Occupied}},
-		{dropPriority, false, []Problem{Occupied}},
-		{6, true, nil},
-		{49152, true, nil},
-	}
-	for _, d := range directions() {
-		for _, tt := range tests {
-			t.Run(fmt.Sprintf("%s %d", d, tt.priority), func(t *testing.T) {
-				a, _ := newLink(t)
-				a.do(func() error {
-					if err := netlink.QdiscAdd(hooks(a.index)); err != nil {
-						return err
-					}
-					return foreign(a.index, d, tt.priority)
-				})
-				err := a.try(func() error { return Close(a.index, Options{}) })
-				var occupied *OccupiedError
-				if got := errors.As(err, &occupied); got == tt.closed || err != nil && !got {
-					t.Errorf("Close: %v", err)
-				}
-				st := a.inspect(Options{})
-				var problems []Problem
-				for _, f := range st.Findings {
-					problems = append(problems, f.Problem)
-					if f.Direction != d || f.Priority != tt.priority {
-						t.Errorf("finding %v, want %s %d", f, d, tt.priority)
-					}
-				}
-				if st.Closed != tt.closed || !slices.Equal(problems, tt.problem) {
-					t.Errorf("state %+v, want closed %t and %v", st, tt.closed, tt.problem)
-				}
-				a.do(func() error { return Open(a.index) })
-				a.do(func() error {
-					left, err := list(a.index, d)
-					if len(left) != 1 || left[0].ours() {
-						t.Errorf("filters after Open: %v, want the foreign one", left)
-					}
-					return err
-				})
-				if q := qdiscs(a); !slices.Contains(q, "clsact") {
-					t.Errorf("qdiscs after Open: %q, want the clsact of others", q)
-				}
-			})
-		}
-	}
 }
 
 func TestHooks(t *testing.T) {
@@ -557,7 +446,7 @@ func TestHooks(t *testing.T) {
 	})
 	t.Run("made by others, stay", func(t *testing.T) {
 		a, _ := newLink(t)
-		a.do(func() error { return netlink.QdiscAdd(hooks(a.index)) })
+		a.do(func() error { return netlink.QdiscAdd((&tc{index: a.index}).hooks()) })
 		a.close(Options{})
 		a.do(func() error { return Open(a.index) })
 		if q := qdiscs(a); !slices.Contains(q, "clsact") {
@@ -567,7 +456,7 @@ func TestHooks(t *testing.T) {
 	t.Run("used by others meanwhile, stay", func(t *testing.T) {
 		a, _ := newLink(t)
 		a.close(Options{})
-		a.do(func() error { return foreign(a.index, Ingress, 100) })
+		a.do(func() error { return a.matchall(Ingress, 100, netlink.TC_ACT_OK) })
 		a.do(func() error { return Open(a.index) })
 		if q := qdiscs(a); !slices.Contains(q, "clsact") {
 			t.Errorf("qdiscs %q, want clsact", q)
@@ -578,7 +467,7 @@ func TestHooks(t *testing.T) {
 		a.do(func() error {
 			return netlink.QdiscAdd(&netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: a.index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS}})
 		})
-		err := a.try(func() error { return Close(a.index, Options{}) })
+		err := a.try(func() error { _, err := Close(a.index, Options{}); return err })
 		if err == nil || !strings.Contains(err.Error(), "ingress qdisc") {
 			t.Errorf("error %v, want one that names the ingress qdisc", err)
 		}
@@ -589,7 +478,7 @@ func TestNoSuchInterface(t *testing.T) {
 	a, _ := newLink(t)
 	var gone netlink.LinkNotFoundError
 	for name, f := range map[string]func() error{
-		"Close":   func() error { return Close(9999, Options{}) },
+		"Close":   func() error { _, err := Close(9999, Options{}); return err },
 		"Open":    func() error { return Open(9999) },
 		"Inspect": func() error { _, err := Inspect(9999, Options{}); return err },
 	} {

@@ -42,6 +42,7 @@ const (
 	FenceMissing     Code = "fence-missing"
 	FenceOpen        Code = "fence-open"
 	FenceForeign     Code = "fence-foreign"
+	FenceWeak        Code = "fence-weak"
 	ParentMissing    Code = "parent-missing"
 	ParentDown       Code = "parent-down"
 	ParentEnslaved   Code = "parent-enslaved"
@@ -244,13 +245,18 @@ var table = []Declared{
 	},
 	{
 		Code: FenceOpen, Severity: Warning, Promise: NeverPlain,
-		Text: "the inventory says mode monitor: plain frames may pass on {interface}",
+		Text: "the inventory says mode monitor: plain frames may pass on {interface}; {detail}",
 		Next: "set policy mode enforce when every link of this node is secured",
 	},
 	{
 		Code: FenceForeign, Severity: Critical, Promise: NeverPlain, Subject: []string{"detail"},
-		Text: "a tc filter that is not the fence's comes before its drop on {interface} and may let plain frames through: {detail}",
-		Next: "remove it, or move it behind the fence's priorities",
+		Text: "a tc filter that is not the fence's comes before it on {interface} and may let plain frames through: {detail}",
+		Next: "remove it, or give it a greater priority number than the fence's; with mode enforce the agent removes it",
+	},
+	{
+		Code: FenceWeak, Severity: Warning, Promise: NeverPlain,
+		Text: "the fence on {interface} goes by EtherType alone: {detail}",
+		Next: "load or install the kernel module cls_bpf and restart the agent; until then frames of a device on which somebody turns encryption off leave readable until it is put right",
 	},
 	{
 		Code: ParentMissing, Severity: Critical, Promise: AlwaysExplained,
@@ -275,7 +281,7 @@ var table = []Declared{
 	{
 		Code: KernelLacking, Severity: Critical, Promise: NeverPlain,
 		Text: "the kernel cannot do {feature}: {detail}",
-		Next: "load or install the module (modprobe macsec; cls_matchall, sch_ingress for the fence) or run a kernel that has it",
+		Next: "load or install the module (modprobe macsec; cls_bpf, act_gact, sch_ingress for the fence) or run a kernel that has it",
 	},
 	{
 		Code: LinkFailed, Severity: Critical, Promise: AlwaysExplained,
