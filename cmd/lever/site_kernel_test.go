@@ -154,16 +154,22 @@ func newSite(t *testing.T, inventories ...string) *site {
 	s.capture(nil)
 	t.Cleanup(func() {
 		s.mustNot(s.wire.Stop())
-		s.wire.Look(func(c *lab.WireCount) {
-			if c.Plain() > 0 && !s.plainAllowed {
-				t.Errorf("on the wire in plain: %s", c.PlainKinds())
-			}
-			if c.Readable > 0 && !s.plainAllowed {
-				t.Errorf("%d frames can be read on the wire", c.Readable)
-			}
-		})
+		s.nothingPlain()
 	})
 	return s
+}
+
+// nothingPlain expects that of the capture that has ended.
+func (s *site) nothingPlain() {
+	s.Helper()
+	s.wire.Look(func(c *lab.WireCount) {
+		if c.Plain() > 0 && !s.plainAllowed {
+			s.Errorf("on the wire in plain: %s", c.PlainKinds())
+		}
+		if c.Readable > 0 && !s.plainAllowed {
+			s.Errorf("%d frames can be read on the wire", c.Readable)
+		}
+	})
 }
 
 // bare is a router's address on the parent, below the encryption.
@@ -196,6 +202,7 @@ func (s *site) capture(pcap io.Writer) {
 	s.Helper()
 	if s.wire != nil {
 		s.must(s.wire.Stop())
+		s.nothingPlain()
 	}
 	var observers []func([]byte, time.Time)
 	if s.ledger != nil {

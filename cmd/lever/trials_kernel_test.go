@@ -19,6 +19,7 @@ import (
 // and make chaos ask for as much as the promises say.
 var (
 	trialRounds = flag.Int("trials.rounds", 2, "how often each trial of restarts is made")
+	trialWPA    = flag.Int("trials.wpa", 1, "how often each trial of restarts is made with wpa_supplicant at the far end, in each role; more than 1 are made at the full rate")
 	trialSeed   = flag.Uint64("trials.seed", 1, "of the moments and the drifts of trials")
 	trialAway   = flag.Duration("trials.away", 22*time.Second, "how long a suspended key server is away")
 )

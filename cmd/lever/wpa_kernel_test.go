@@ -154,9 +154,22 @@ func wpaRestarts(t *testing.T) {
 				partySpec{lever: true, cak: cak, ckn: ckn, priority: tt.lever, cipher: "gcm-aes-128"},
 				partySpec{cak: cak, ckn: ckn, priority: tt.wpa})
 			m.secure(0, 1)
-			for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-				m.restartLever(sig)
+			u := newUpgrader(m.site)
+			longest, again := time.Duration(0), 0
+			for range *trialWPA {
+				for _, how := range []struct {
+					name string
+					end  func()
+				}{
+					{"SIGTERM", func() { m.turnOff(0, syscall.SIGTERM) }},
+					{"SIGKILL", func() { m.turnOff(0, syscall.SIGKILL) }},
+					{"upgrade", func() { u.upgrade(0) }},
+				} {
+					away, tries := m.restartLever(how.name, how.end)
+					longest, again = max(longest, away), again+tries-1
+				}
 			}
+			t.Logf("%d each of SIGTERM, SIGKILL and upgrade without a packet lost; away for %v at most; %d tried again", *trialWPA, longest.Round(time.Millisecond), again)
 			key := m.oneKey(noKey)
 			m.turnOff(1, syscall.SIGTERM)
 			began := time.Now()
@@ -174,36 +187,41 @@ const forgets = 2 * time.Second
 
 // restartLever ends Lever under a stream, starts it again, and expects neither a
 // packet to be missing nor another SAK. Where the machine is so busy that Lever
-// takes as long as a peer may be forgotten in, it tries again.
-func (m *mixed) restartLever(sig syscall.Signal) {
+// takes as long as a peer may be forgotten in, it tries again. It returns how long
+// Lever was away, and how often it tried.
+func (m *mixed) restartLever(name string, end func()) (away time.Duration, tried int) {
 	m.Helper()
 	const tries = 4
+	rate := besides
+	if *trialWPA > 1 {
+		rate = trialRate
+	}
 	for try := 1; ; try++ {
 		key := m.oneKey(noKey)
 		m.talks(0)
-		stream, err := lab.StartStream(m.ctx(), m.endpoint(0), m.endpoint(1), besides)
+		stream, err := lab.StartStream(m.ctx(), m.endpoint(0), m.endpoint(1), rate)
 		m.must(err)
 		m.must(stream.Flowing(m.ctx()))
 		began := time.Now()
-		m.turnOff(0, sig)
+		end()
 		m.turnOn(0)
 		m.await("Lever to answer again", func(lab.LinkStatus) bool { return true })
 		away := time.Since(began)
 		now := m.oneKey(noKey)
 		m.talks(0)
-		m.arrive(stream, besides/2)
+		m.arrive(stream, rate/2)
 		reports, err := stream.Stop(m.ctx())
 		m.must(err)
 		clean := reports[0].Clean() && reports[1].Clean() && now == key
 		if !clean && away > forgets && try < tries {
-			m.Logf("%v: Lever was away for %v, again", sig, away)
+			m.Logf("%s: Lever was away for %v, again", name, away)
 			continue
 		}
 		if !clean {
-			m.Errorf("%v: Lever was away for %v; %s to %s: %s; back: %s; resumed: %v", sig, away,
+			m.Errorf("%s: Lever was away for %v; %s to %s: %s; back: %s; resumed: %v", name, away,
 				reports[0].From, reports[0].To, reports[0], reports[1], now == key)
 		}
-		return
+		return away, try
 	}
 }
 

@@ -152,6 +152,15 @@ func (n *Netspace) Close(remove bool) error {
 
 // Wire joins an interface in one namespace to one in another, both up.
 func Wire(a *Netspace, aName string, z *Netspace, zName string) error {
+	if err := WireDown(a, aName, z, zName); err != nil {
+		return err
+	}
+	return errors.Join(a.Up(aName), z.Up(zName))
+}
+
+// WireDown is Wire, but leaves both ends down, as a driver leaves an interface
+// that was plugged in.
+func WireDown(a *Netspace, aName string, z *Netspace, zName string) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = aName
 	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: zName, PeerNamespace: netlink.NsFd(int(z.Handle))}
@@ -166,5 +175,5 @@ func Wire(a *Netspace, aName string, z *Netspace, zName string) error {
 			return fmt.Errorf("turn IPv6 off on %s in %s: %w", end.Name, end.Space.Name, err)
 		}
 	}
-	return errors.Join(a.Up(aName), z.Up(zName))
+	return nil
 }

@@ -50,6 +50,7 @@ type StreamEnd struct {
 	tally   tally // of what this end has received
 	foreign int
 	err     error
+	first   time.Time // arrival since Mark
 }
 
 // Endpoint is where a stream starts and ends.
@@ -191,6 +192,23 @@ func (e *StreamEnd) note(m ipv4.Message, from netip.AddrPort, now time.Time) {
 		return
 	}
 	e.tally.note(int(seq), now)
+	if e.first.IsZero() {
+		e.first = now
+	}
+}
+
+// Mark forgets when anything arrived.
+func (e *StreamEnd) Mark() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.first = time.Time{}
+}
+
+// SinceMark is when something arrived for the first time since Mark.
+func (e *StreamEnd) SinceMark() (at time.Time, arrived bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.first, !e.first.IsZero()
 }
 
 // Flowing waits until packets arrive both ways.
