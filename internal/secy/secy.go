@@ -153,11 +153,36 @@ func Adopt(y *macsec.SecY) []mka.AdoptedKey {
 	return found
 }
 
-// Sweep removes the receive SCs that have no SA, which a driver leaves that dies
-// between deleting the one and the other. No Port knows of them: they are in no
-// AdoptedKey. Found is what was just read of the device; it is brought up to date.
+// Sweep clears away what a driver leaves that dies in the middle of a deletion, and
+// what no Port knows of, for it is in no AdoptedKey: receive SAs that are switched
+// off, and receive SCs without SAs. One that belongs to the SAK in use was not being
+// deleted, but switched off by somebody else: it is switched on. Found is what was
+// just read of the device; it is brought up to date.
 func (y *SecY) Sweep(found *macsec.SecY) error {
 	var errs []error
+	encoding := found.TxSC.SA(found.EncodingAN)
+	for i := range found.RxSCs {
+		sc := &found.RxSCs[i]
+		sc.SAs = slices.DeleteFunc(sc.SAs, func(sa macsec.SA) bool {
+			if sa.Active || encoding != nil && encoding.Active && encoding.KeyID == sa.KeyID {
+				return false
+			}
+			err := gone(y.Kernel.DeleteRxSA(y.Index, sc.SCI, sa.AN))
+			if err != nil {
+				errs = append(errs, err)
+			}
+			return err == nil
+		})
+		for j := range sc.SAs {
+			if sa := &sc.SAs[j]; !sa.Active && encoding != nil && encoding.KeyID == sa.KeyID {
+				err := y.Kernel.UpdateRxSA(y.Index, sc.SCI, sa.AN, macsec.SAUpdate{Active: new(true)})
+				if err != nil {
+					errs = append(errs, err)
+				}
+				sa.Active = err == nil
+			}
+		}
+	}
 	found.RxSCs = slices.DeleteFunc(found.RxSCs, func(sc macsec.RxSC) bool {
 		if len(sc.SAs) > 0 {
 			return false
