@@ -45,7 +45,8 @@ type KeyRecord struct {
 	MI      MI             `json:"mi"`  // with KN: the KI
 	KN      uint32         `json:"kn"`
 	AN      AN             `json:"an"`
-	Created int64          `json:"created"` // Unix time in milliseconds
+	Tx      bool           `json:"tx,omitempty"` // it protects our frames
+	Created int64          `json:"created"`      // Unix time in milliseconds
 	Members []MemberRecord `json:"members,omitempty"`
 }
 
@@ -92,7 +93,7 @@ func keyRecord(k *dataKey) *KeyRecord {
 	if k == nil {
 		return nil
 	}
-	r := &KeyRecord{MI: k.ki.MI, KN: k.ki.KN, AN: k.an, Created: k.created.UnixMilli()}
+	r := &KeyRecord{MI: k.ki.MI, KN: k.ki.KN, AN: k.an, Tx: k.tx, Created: k.created.UnixMilli()}
 	if k.owner != nil {
 		r.CKN = k.owner.ckn
 	}
@@ -121,6 +122,28 @@ func (r *Record) Members(ki KI) (n int, known bool) {
 		}
 	}
 	return 0, false
+}
+
+// Knows says whether mi is somebody's who has made SAKs for this Port: ours, or a
+// key server's.
+func (r *Record) Knows(mi MI) bool {
+	for k := range r.keys {
+		if k.MI == mi {
+			return true
+		}
+	}
+	return slices.ContainsFunc(r.Participants, func(pa ParticipantRecord) bool { return pa.MI == mi }) ||
+		slices.ContainsFunc(r.Spent, func(s SpentRecord) bool { return s.MI == mi })
+}
+
+// Transmits says whether one of its SAKs protects our frames.
+func (r *Record) Transmits() bool {
+	for k := range r.keys {
+		if k.Tx {
+			return true
+		}
+	}
+	return false
 }
 
 // cknOf is the CKN under which the record has ki; empty if it does not.
@@ -253,6 +276,9 @@ func (p *Port) resumeParticipant(pa *participant) bool {
 		return false
 	}
 	pr := r.Participants[i]
+	if r.Latest == nil && len(r.Olds) == 0 && len(p.cfg.Adopted) > 0 {
+		return false // it was stored before there was a SAK: there were others since
+	}
 	if r.Latest != nil && r.Latest.CKN == pa.ckn && !p.holds(r.Latest.ki()) &&
 		!slices.ContainsFunc(r.Olds, func(kr *KeyRecord) bool { return kr.CKN == pa.ckn && p.holds(kr.ki()) }) {
 		return false // the SecY contradicts the record: be a new member
@@ -308,6 +334,20 @@ func (r *Record) outdated(adopted []AdoptedKey) bool {
 		}
 		return !slices.ContainsFunc(r.Olds, func(o *KeyRecord) bool { return o.ki() == a.KI })
 	})
+}
+
+// Ahead is r with every ceiling higher than anything that may have been reserved
+// since. Whoever resumes stores that first, and only then speaks, so that a record
+// which turns out to be the one before the last repeats no number: a restart takes
+// more of them at once than a stride.
+func (r *Record) Ahead() *Record {
+	ahead := *r
+	ahead.Participants = slices.Clone(r.Participants)
+	for i := range ahead.Participants {
+		pr := &ahead.Participants[i]
+		pr.MN, pr.KN = skip(pr.MN, mnStride), skip(pr.KN, knStride)
+	}
+	return &ahead
 }
 
 // skip leaves out all that can have been reserved at once above a ceiling: the

@@ -188,23 +188,27 @@ func (t *task) deviceMTU(dev *macsec.Device) int {
 
 // missed reports what somebody did to the device's SAs while no agent ran, as far as
 // the record tells. The Port puts it right.
-func (t *task) missed(found []mka.AdoptedKey) {
-	r := t.file.MKA
-	if r == nil || r.Latest == nil {
-		return
-	}
+func (t *task) missed(old *linkFile, found []mka.AdoptedKey) {
 	gone := func(kind string) { t.drifted(health.SecYDrift, kind, "while no agent ran", t.began) }
-	if t.made {
-		gone("device deleted")
+	if old == nil || old.MKA == nil || old.MKA.Latest == nil {
 		return
 	}
-	if !t.everUp {
+	if t.made {
+		gone("device deleted") // and with it what vouches for the record
+		return
+	}
+	if old.Up && !t.everUp {
 		gone("device set down")
+	}
+	r := t.file.MKA
+	if r == nil {
+		return // nothing is certain
 	}
 	encoding := false
 	for _, k := range found {
 		members, ours := r.Members(k.KI)
 		switch {
+		case !ours && r.Knows(k.KI.MI): // given up, and the agent died before it was deleted
 		case !ours: // the record is written before an SA is made
 			gone("foreign SA")
 		case k.Encoding && len(k.Receive) < members:
@@ -212,7 +216,7 @@ func (t *task) missed(found []mka.AdoptedKey) {
 		}
 		encoding = encoding || ours && k.Encoding
 	}
-	if !encoding {
+	if !encoding && r.Transmits() {
 		gone("transmit SA gone")
 	}
 }

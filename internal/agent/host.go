@@ -30,6 +30,8 @@ type platform struct {
 	openFence       func(index int) error
 	rename          func(index int, up bool, name string) error
 	setMTU          func(index, mtu int) error
+	alias           func(index int) (string, error)
+	setAlias        func(index int, text string) error
 	openMKA         func(index int, opts pae.Options) (mkaConn, error)
 	files           files
 }
@@ -52,7 +54,7 @@ var linux = platform{
 		}
 		return c, nil
 	},
-	files: osFiles,
+	alias: alias, setAlias: setAlias, files: osFiles,
 }
 
 // parent is the interface beneath a link, as it is now.
@@ -126,6 +128,19 @@ func rename(index int, up bool, name string) error {
 		return netlink.LinkSetName(l, name)
 	}
 	return err
+}
+
+// alias is what an interface is called for people (IFLA_IFALIAS).
+func alias(index int) (string, error) {
+	l, err := netlink.LinkByIndex(index)
+	if err != nil {
+		return "", fmt.Errorf("look up interface %d: %w", index, err)
+	}
+	return l.Attrs().Alias, nil
+}
+
+func setAlias(index int, text string) error {
+	return netlink.LinkSetAlias(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, text)
 }
 
 func interfaceName(index int) string {

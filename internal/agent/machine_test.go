@@ -36,6 +36,7 @@ type machine struct {
 	name   string
 	kernel *macsectest.Kernel
 	links  *linkEvents
+	alias  map[int]string
 
 	mu      sync.Mutex
 	ports   []*port
@@ -56,7 +57,7 @@ type port struct {
 }
 
 func newMachine(t testing.TB, name string) *machine {
-	m := &machine{t: t, name: name, kernel: macsectest.New(), links: &linkEvents{}, fail: map[string]error{}}
+	m := &machine{t: t, name: name, kernel: macsectest.New(), links: &linkEvents{}, alias: map[int]string{}, fail: map[string]error{}}
 	m.kernel.After(func(o macsectest.Operation) error {
 		m.note("%s", o)
 		if o.Op == macsec.OpUpdateDevice && o.DeviceUpdate.Up != nil && *o.DeviceUpdate.Up {
@@ -165,6 +166,20 @@ func (m *machine) on(what string, index int, do func(*port) error) error {
 func (m *machine) platform() platform {
 	return platform{
 		files: osFiles,
+		alias: func(index int) (string, error) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			return m.alias[index], m.fail["alias"]
+		},
+		setAlias: func(index int, text string) error {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if err := m.fail["set alias"]; err != nil {
+				return err
+			}
+			m.alias[index] = text
+			return nil
+		},
 		findParent: func(name string) (parent, error) {
 			m.mu.Lock()
 			defer m.mu.Unlock()

@@ -111,6 +111,7 @@ type node struct {
 	runDir   string
 	stateDir string
 	log      *record
+	life     *life // what the agent may do before it dies; nil: everything
 
 	server *server // of the agent that runs, or ran last
 	stop   func()
@@ -237,7 +238,11 @@ func (n *node) start(links ...inventory.NodeLink) {
 	g, ctx := errgroup.WithContext(ctx)
 	opts := Options{Node: n.name, RunDir: n.runDir, StateDir: n.stateDir}
 	opts.Log = slog.New(slog.NewTextHandler(n.log, nil)).With("at", n.name)
-	n.server = newServer(opts, n.policy, n.platform(), n.kernel, n.links)
+	on, kernel := n.platform(), macsec.Kernel(n.kernel)
+	if n.life != nil {
+		on, kernel = n.life.around(on, kernel)
+	}
+	n.server = newServer(opts, n.policy, on, kernel, n.links)
 	n.server.start(ctx, g, append(links, n.link), [2]keys.Channel{n.channels[0], n.channels[1]})
 	n.stop = func() {
 		cancel()

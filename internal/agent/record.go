@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/lever-link/lever/mka"
 )
@@ -18,12 +20,20 @@ const linksDir = "links"
 // remove when no agent runs, and what a restarted agent resumes from. There is
 // nothing secret in it. A reboot empties the run directory together with the
 // kernel state that it describes.
+//
+// A file can be put back: from a copy, or a snapshot of what it is on. What is in it
+// would be true of an earlier time, and the numbers be used twice that were used
+// since. So each record has a greater generation than the last, and the link's
+// device, which lives and dies with the SAs that the record is about, says in its
+// alias (IFLA_IFALIAS) which was the last.
 type linkFile struct {
-	Version   int         `json:"version"`
-	Link      string      `json:"link"`
-	Interface string      `json:"interface"`
-	Secure    string      `json:"secure_interface"`
-	MKA       *mka.Record `json:"mka,omitempty"`
+	Version    int         `json:"version"`
+	Generation uint64      `json:"generation"`
+	Link       string      `json:"link"`
+	Interface  string      `json:"interface"`
+	Secure     string      `json:"secure_interface"`
+	Up         bool        `json:"up,omitempty"` // the device carried traffic
+	MKA        *mka.Record `json:"mka,omitempty"`
 }
 
 const linkFileVersion = 1
@@ -83,4 +93,55 @@ func (f *linkFile) write(on files, runDir string) error {
 		return fmt.Errorf("write the record of link %s: %w", f.Link, err)
 	}
 	return nil
+}
+
+const markText = "lever: record %d of link %s"
+
+// marked is the generation in the alias of a device of the link.
+func marked(alias, link string) (generation uint64, err error) {
+	if alias == "" {
+		return 0, errors.New("the device has no mark of it")
+	}
+	number, _, _ := strings.Cut(strings.TrimPrefix(alias, "lever: record "), " ")
+	if generation, err = strconv.ParseUint(number, 10, 64); err != nil || alias != fmt.Sprintf(markText, generation, link) {
+		return 0, fmt.Errorf("the device is marked %q", alias)
+	}
+	return generation, nil
+}
+
+// keep stores the link's record, and has the device vouch for it. In this order:
+// whoever dies in between leaves a record that is newer than the device knows. If it
+// cannot be stored the device says so as well, by a mark that no record has.
+func (t *task) keep() error {
+	on := &t.server.platform
+	t.file.Generation++
+	t.file.Up = t.everUp
+	err := t.file.write(on.files, t.server.opts.RunDir)
+	if mark := on.setAlias(t.device.Index, fmt.Sprintf(markText, t.file.Generation, t.link.ID)); mark != nil {
+		err = errors.Join(err, fmt.Errorf("mark the record of link %s on %s: %w", t.link.ID, t.device.Name, mark))
+	}
+	return err
+}
+
+// recall begins the link's record with what an earlier agent left, if there is that,
+// unless it is not certain to be the last that was written. Then the link is a new
+// member, which costs the far end a fresh SAK, and nobody a frame.
+func (t *task) recall(old *linkFile) {
+	t.file = linkFile{Link: t.link.ID, Interface: t.parent.name, Secure: t.device.Name}
+	text, err := t.server.platform.alias(t.device.Index)
+	if err == nil {
+		t.file.Generation, err = marked(text, t.link.ID)
+	}
+	switch last := t.file.Generation; {
+	case old == nil || old.MKA == nil:
+		return
+	case err != nil:
+	case old.Generation < last:
+		err = fmt.Errorf("it is number %d, and there was a number %d", old.Generation, last)
+	default:
+		t.file.Generation, t.file.MKA = old.Generation, old.MKA.Ahead()
+		return
+	}
+	t.file.Generation = max(old.Generation, t.file.Generation)
+	t.log.Warn("the record is of no use: negotiating afresh", "device", t.device.Name, "error", err)
 }

@@ -305,15 +305,16 @@ func (t *task) makePort(suite mka.CipherSuite, old *linkFile) error {
 	if err != nil {
 		return err
 	}
-	t.file = linkFile{Link: t.link.ID, Interface: t.parent.name, Secure: t.device.Name}
-	if old != nil {
-		t.file.MKA = old.MKA
-	}
-	if err := t.file.write(t.server.platform.files, t.server.opts.RunDir); err != nil {
+	t.recall(old)
+	if err := t.keep(); err != nil {
 		t.faults.Raise(health.Raise(health.RunDirUnwritable, t.began, "detail", err))
 	}
-	if err := t.secy.Sweep(state); err != nil {
-		t.log.Warn("receive channels without associations could not be removed", "device", t.device.Name, "error", err)
+	disabled, err := t.secy.Sweep(state)
+	if err != nil {
+		t.log.Warn("what an earlier agent left could not be removed", "device", t.device.Name, "error", err)
+	}
+	if disabled > 0 {
+		t.drifted(health.SecYDrift, "receive SA disabled", "while no agent ran", t.began)
 	}
 	adopted := secy.Adopt(state)
 	t.port, err = mka.NewPort(mka.Config{
@@ -332,7 +333,7 @@ func (t *task) makePort(suite mka.CipherSuite, old *linkFile) error {
 			t.ki = k.KI
 		}
 	}
-	t.missed(adopted)
+	t.missed(old, adopted)
 	t.epochs = map[mka.CKN]keys.Epoch{}
 	t.log.Info("link is set up", "interface", t.parent.name, "device", t.device.Name,
 		"sci", t.device.SCI.String(), "cipher", suite.String(), "adopted_saks", len(adopted))
@@ -415,7 +416,7 @@ func (t *task) obey(ev mka.Event) {
 // must go: its ceilings no longer hold.
 func (t *task) persist(r *mka.Record) {
 	t.file.MKA = r
-	if err := t.file.write(t.server.platform.files, t.server.opts.RunDir); err != nil {
+	if err := t.keep(); err != nil {
 		t.faults.Raise(health.Raise(health.RunDirUnwritable, time.Now(), "detail", err))
 		if err := removeLinkFile(t.server.platform.files, t.server.opts.RunDir, t.link.ID); err != nil {
 			t.log.Error("a stale record could not be removed", "error", err)

@@ -156,9 +156,9 @@ func Adopt(y *macsec.SecY) []mka.AdoptedKey {
 // Sweep clears away what a driver leaves that dies in the middle of a deletion, and
 // what no Port knows of, for it is in no AdoptedKey: receive SAs that are switched
 // off, and receive SCs without SAs. One that belongs to the SAK in use was not being
-// deleted, but switched off by somebody else: it is switched on. Found is what was
-// just read of the device; it is brought up to date.
-func (y *SecY) Sweep(found *macsec.SecY) error {
+// deleted, but switched off by somebody else: it is switched on, and counted. Found
+// is what was just read of the device; it is brought up to date.
+func (y *SecY) Sweep(found *macsec.SecY) (switchedOn int, err error) {
 	var errs []error
 	encoding := found.TxSC.SA(found.EncodingAN)
 	for i := range found.RxSCs {
@@ -179,7 +179,9 @@ func (y *SecY) Sweep(found *macsec.SecY) error {
 				if err != nil {
 					errs = append(errs, err)
 				}
-				sa.Active = err == nil
+				if sa.Active = err == nil; sa.Active {
+					switchedOn++
+				}
 			}
 		}
 	}
@@ -193,5 +195,5 @@ func (y *SecY) Sweep(found *macsec.SecY) error {
 		}
 		return err == nil
 	})
-	return errors.Join(errs...)
+	return switchedOn, errors.Join(errs...)
 }

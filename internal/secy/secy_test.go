@@ -291,7 +291,7 @@ func TestSweepTakesReceiveSCsWithoutSAs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := y.Sweep(found); err != nil {
+	if _, err := y.Sweep(found); err != nil {
 		t.Fatal(err)
 	}
 	after, err := k.SecY(y.Index)

@@ -98,7 +98,7 @@ func (m *Member) StartFrom(record *mka.Record, caks ...CAK) {
 	m.life++
 	m.persists = 0
 	y := m.look()
-	if err := m.secy.Sweep(y); err != nil {
+	if _, err := m.secy.Sweep(y); err != nil {
 		m.sim.fail("%s: %v", m.Name, err)
 	}
 	m.SAs.sweep()
