@@ -6,9 +6,11 @@
 #              and for FOR (0: no limit) at most
 # make mutants puts deliberate bugs in, one by one, which the simulation must find
 # make bench   all benchmarks
+# make deb     bin/lever_VERSION_ARCH.deb, by nfpm, pinned; installed into the cache
+#              directory once
 #
 # Nothing has to be prepared. What is missing (a kernel with MACsec, tshark,
-# wpa_supplicant) is installed with apt-get if we are root, and otherwise
+# wpa_supplicant, systemd-analyze) is installed with apt-get if we are root, and otherwise
 # unpacked into ~/.cache/lever; .ci/packages does both and says so.
 
 GO            ?= go
@@ -17,12 +19,19 @@ SEEDS         ?= 1000
 FIRST         ?= 1
 FOR           ?= 0
 GOLANGCI_LINT := v2.15.0
+NFPM_VERSION  := v2.45.2
 
 CACHE    := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lever
 UMLEXEC  := $(CURDIR)/bin/umlexec
 LINT     := $(CACHE)/golangci-lint-$(GOLANGCI_LINT)/golangci-lint
+NFPM     := $(CACHE)/nfpm-$(NFPM_VERSION)/nfpm
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE     := $(if $(shell command -v $${CC:-gcc}),-race)
+
+# The last release's tag and the commits since, or before the first their number,
+# so that a later version is the greater one for dpkg.
+VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-\([0-9]*\)-g/+\1.g/' | grep . || \
+	echo 0.0.$$(git rev-list --count HEAD 2>/dev/null || echo 0)+g$$(git rev-parse --short HEAD 2>/dev/null || echo 0))
 
 # Simulated hours on all processors, without the race detector: there is nothing to
 # race in a seed. A failed one leaves its capture and diary under bin/_artifacts.
@@ -43,10 +52,15 @@ KERNEL_TEST = LEVER_FIGURES=$(FIGURES) CGO_ENABLED=0 $(GO) test -tags kernel -co
 	-artifacts -outputdir $(CURDIR)/bin -exec $(UMLEXEC)
 BESIDE = ^(TestWPA|TestFlood|TestSuspend|TestPSK|TestDelay)
 
-.PHONY: test-lever test-others demo test lint fuzz sim bench kernel tools build mutants
+.PHONY: test-lever test-others demo test lint fuzz sim bench kernel tools build mutants deb test-deb
 
 build:
-	CGO_ENABLED=0 $(GO) build -o bin/lever ./cmd/lever
+	CGO_ENABLED=0 $(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/lever ./cmd/lever
+
+deb: build $(NFPM)
+	@rm -f bin/lever_*.deb
+	VERSION='$(VERSION)' ARCH=$$($(GO) env GOARCH) SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 0) \
+		$(NFPM) package -f internal/service/package/nfpm.yaml -p deb -t bin/
 
 demo: build kernel
 	bin/lever demo
@@ -56,11 +70,17 @@ test: kernel tools
 	$(GO) vet -tags kernel ./...
 	@$(if $(RACE),,echo "no C compiler ($${CC:-gcc}): the race detector is left out")
 	$(GO) test $(RACE) ./...
+	@$(MAKE) --no-print-directory test-deb
 	$(SIM) -sim.seeds=300
 	CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 ./internal/uml/...
 	@rm -rf bin/_artifacts $(FIGURES)
 	$(MAKE) --no-print-directory -j 2 -O test-lever test-others
 	@cat $(FIGURES)
+
+# The unit and the package, by systemd-analyze and dpkg; no root needed.
+test-deb: tools deb
+	$(GO) vet -tags deb ./internal/service
+	LEVER_NFPM=$(NFPM) LEVER_DEB=$$(echo $(CURDIR)/bin/lever_*.deb) $(GO) test -tags deb -count=1 ./internal/service
 
 # A guest has one processor: the longest package has two of them, side by side.
 test-lever:
@@ -99,7 +119,11 @@ kernel:
 
 # Commands that tests compare with, and play with.
 tools:
-	@.ci/packages tshark=tshark ip=iproute2 wpa_supplicant=wpasupplicant
+	@.ci/packages tshark=tshark ip=iproute2 wpa_supplicant=wpasupplicant systemd-analyze=systemd
+
+# Later versions of nfpm build only with modules that not every proxy has.
+$(NFPM):
+	GOBIN=$(dir $@) $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
 
 $(LINT):
 	GOBIN=$(dir $@) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)

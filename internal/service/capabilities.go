@@ -32,7 +32,7 @@ func (c capabilities) String() string {
 }
 
 // capabilitySets are those of a thread that capget tells.
-type capabilitySets struct{ effective, permitted capabilities }
+type capabilitySets struct{ effective, permitted, inheritable capabilities }
 
 func ownCapabilities() (capabilitySets, error) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
@@ -42,8 +42,9 @@ func ownCapabilities() (capabilitySets, error) {
 	}
 	join := func(low, high uint32) capabilities { return capabilities(high)<<32 | capabilities(low) }
 	return capabilitySets{
-		effective: join(data[0].Effective, data[1].Effective),
-		permitted: join(data[0].Permitted, data[1].Permitted),
+		effective:   join(data[0].Effective, data[1].Effective),
+		permitted:   join(data[0].Permitted, data[1].Permitted),
+		inheritable: join(data[0].Inheritable, data[1].Inheritable),
 	}, nil
 }
 
@@ -62,6 +63,9 @@ func dropCapabilities() error {
 		}
 	}
 	keep := have.permitted & needed
+	if have.permitted == keep && have.effective == keep && have.inheritable == 0 {
+		return nil // and with nothing inheritable, nothing is ambient
+	}
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	// Nothing inheritable clears the ambient set as well (capabilities(7)).
 	data := [2]unix.CapUserData{{Effective: uint32(keep), Permitted: uint32(keep)}}

@@ -43,7 +43,14 @@ func Harden(log *slog.Logger) {
 	log.Info("process hardened", "in_force", strings.Join(inForce, ", "))
 }
 
+// The unit has done some of it already, and its filter of system calls refuses
+// those that do it: what is in force is not asked for.
+
 func noCore() error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &limit); err == nil && limit.Max == 0 {
+		return nil
+	}
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("set RLIMIT_CORE to 0: %w", err)
 	}
@@ -63,14 +70,15 @@ func notDumpable() error {
 // MCL_ONFAULT the kernel would also fill the large ranges that the Go runtime
 // reserves and never touches.
 func lockMemory() error {
-	limit := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
-	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
-		if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
-			return fmt.Errorf("read RLIMIT_MEMLOCK: %w", err)
-		}
-		// Under a finite limit MCL_FUTURE would make the runtime's next mmap fail,
-		// and that ends a Go program.
-		if limit.Cur != unix.RLIM_INFINITY {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
+		return fmt.Errorf("read RLIMIT_MEMLOCK: %w", err)
+	}
+	if limit.Cur != unix.RLIM_INFINITY {
+		unlimited := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+		// Under a finite limit MCL_FUTURE would make the runtime's next mmap fail, and
+		// that ends a Go program.
+		if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unlimited); err != nil {
 			return fmt.Errorf("RLIMIT_MEMLOCK is %d octets and may not be raised: %w", limit.Cur, err)
 		}
 	}
