@@ -49,7 +49,34 @@ func (d *decoder) link(n *yaml.Node) *Link {
 	if n := f.values["mka"]; n != nil {
 		d.mka(l, n)
 	}
+	if n := f.values["allow"]; n != nil {
+		l.allowAt = d.at(n)
+		d.allow(l, n)
+	}
 	return l
+}
+
+// allow decodes what may pass the fence in the clear.
+func (d *decoder) allow(l *Link, n *yaml.Node) {
+	first := map[string]Position{}
+	for _, e := range d.list(n, "allow") {
+		s, ok := d.text(e, "a protocol in allow")
+		switch at, dup := first[s]; {
+		case !ok:
+		case dup:
+			d.errorf(d.at(e), "%s is already in allow at %s", s, at)
+		case !slices.Contains(protocols, s):
+			d.errorf(d.at(e), "allow may list %s, which tell of a cable and end with it; found %s%s: what could carry payload never passes in the clear",
+				strings.Join(protocols, ", "), quoteShort(s), didYouMean(s, protocols))
+		default:
+			first[s] = d.at(e)
+		}
+	}
+	for _, p := range protocols {
+		if _, ok := first[p]; ok {
+			l.Allow = append(l.Allow, Protocol(p))
+		}
+	}
 }
 
 // ends decodes a and z, or members.

@@ -40,7 +40,7 @@ func TestExamples(t *testing.T) {
 				"lon-ams1-002 | lon-r1/eth2 ams1-r1/eth2 | exempt | exempt until 2027-01-01, approved by a.novak and m.okafor: the old transponder drops frames of more than 1500 octets",
 			},
 			warnings: []string{
-				"../examples/fleet/wide-area.yaml:48:7: link lon-ams1-002 is left in the clear until 2027-01-01 by an exemption",
+				"../examples/fleet/wide-area.yaml:51:7: link lon-ams1-002 is left in the clear until 2027-01-01 by an exemption",
 			},
 		},
 	} {
@@ -147,7 +147,7 @@ links:
     psk: [{ckn: "61626364", cak_file: /k/old}, {ckn: "00FF", cak_file: /k/new, not_before: 2026-02-03, not_after: 2027-02-03T04:05:06+01:00}]
     cipher: gcm-aes-xpn-128
     mka: {priority: 0, life: 30s, hello: 10.5s, destination: "01:80:C2:00:00:0E", ethertype: 0x876f, icv_indicator: true, replay_window: 7}
-  - {id: own, a: n/eth1, z: m/eth1, mka: {delay_protect: true}}
+  - {id: own, a: n/eth1, z: m/eth1, mka: {delay_protect: true}, allow: [pause, lldp]}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -184,6 +184,7 @@ links:
 				Destination: [6]byte{1, 0x80, 0xc2, 0, 0, 3}, EtherType: 0x888e,
 				DelayProtect: true, ReplayWindow: 64,
 			},
+			Allow: []inventory.Protocol{inventory.LLDP, inventory.Pause},
 		},
 	}
 	ignore := []cmp.Option{

@@ -17,13 +17,17 @@ type Link struct {
 	PSK      []PSK     // external links only, at least one there
 	Cipher   Cipher    // the link's own or the policy's
 	MKA      MKA       // with defaults filled in
-	Verdict  Verdict   // at the time of Load
+	// Allow lists what else may pass the fence in the clear, each once, in the
+	// order of the constants.
+	Allow   []Protocol
+	Verdict Verdict // at the time of Load
 
 	badID                       bool // reported already; ID is for other errors
 	badPSK                      bool // what its psk says was reported
 	ownCipher                   bool
 	endsKnown                   bool // every end was decoded
 	cipherAt, segmentsAt, pskAt Position
+	allowAt                     Position
 	mkaAt                       map[string]Position // of what mka sets
 }
 

@@ -42,6 +42,7 @@ func (c *checker) run() {
 		c.replayWindow(l)
 		c.chain(l)
 		c.verdict(l)
+		c.allow(l)
 	}
 	c.devicesOf(devices)
 	c.channels()
@@ -228,6 +229,13 @@ const maxXPNWindow = 1<<30 - 1
 func (c *checker) replayWindow(l *Link) {
 	if l.Cipher.XPN() && l.MKA.ReplayWindow > maxXPNWindow {
 		c.errorf(l.mkaAt["replay_window"], "mka.replay_window must be at most %d with %s; found %d", maxXPNWindow, l.Cipher, l.MKA.ReplayWindow)
+	}
+}
+
+// allow waits for the verdict. It is no error: verdicts change with time.
+func (c *checker) allow(l *Link) {
+	if len(l.Allow) > 0 && l.Verdict.Kind != Encrypt {
+		c.warnf(l.allowAt, l.ID, "link %s is not encrypted (%s), so that everything passes and allow changes nothing", l.ID, l.Verdict.Kind)
 	}
 }
 

@@ -19,7 +19,10 @@ import (
 func TestSchemaAndDecoder(t *testing.T) {
 	var file struct {
 		Defs map[string]struct {
-			Properties           map[string]struct{ Enum []string }
+			Properties map[string]struct {
+				Enum  []string
+				Items struct{ Enum []string }
+			}
 			Required             []string
 			AdditionalProperties *bool
 			Pattern              string
@@ -51,6 +54,7 @@ func TestSchemaAndDecoder(t *testing.T) {
 		}
 	}
 	same(t, "custody classes", append(file.Defs["trusted"].Enum, string(UnknownCustody)), custodies)
+	same(t, "protocols", file.Defs["link"].Properties["allow"].Items.Enum, protocols)
 	same(t, "ciphers", file.Defs["link"].Properties["cipher"].Enum, ciphers)
 	same(t, "modes", file.Defs["policy"].Properties["mode"].Enum, modes)
 	same(t, "channel types", file.Defs["channel"].Properties["type"].Enum, channelTypes)

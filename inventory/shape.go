@@ -24,7 +24,7 @@ var (
 	siteShape     = shape{"site", "a site", []string{"custody"}, nil}
 	nodeShape     = shape{"node", "a node", []string{"site"}, []string{"site"}}
 	linkShape     = shape{"link", "a link",
-		[]string{"id", "a", "z", "members", "segments", "override", "psk", "cipher", "mka"}, []string{"id"}}
+		[]string{"id", "a", "z", "members", "segments", "override", "psk", "cipher", "mka", "allow"}, []string{"id"}}
 	endShape = shape{"end", "an end",
 		[]string{"node", "interface", "addresses", "secure"}, []string{"node", "interface"}}
 	segmentShape = shape{"segment", "a segment",

@@ -47,6 +47,21 @@ func (c Custody) operatedByOthers() bool {
 // says which controls there are.
 type Control string
 
+// Protocol is a link protocol that may pass in the clear beside MACsec and MKA
+// where a link allows it by name.
+type Protocol string
+
+// The protocols that a link may allow: those that tell the far end of a cable
+// about the cable, that no bridge forwards, and that carry nothing for anybody
+// else.
+const (
+	LLDP  Protocol = "lldp"  // IEEE 802.1AB
+	LACP  Protocol = "lacp"  // IEEE 802.1AX
+	Pause Protocol = "pause" // IEEE 802.3 31B, and by priority 802.1Q
+)
+
+var protocols = []string{string(LLDP), string(LACP), string(Pause)}
+
 // Cipher is a MACsec cipher suite. The zero value is GCM-AES-XPN-256, the
 // default of a policy.
 type Cipher uint8

@@ -87,5 +87,16 @@ func (t *task) showFence(state fence.State, err error) {
 
 // fenceOptions is the fence as the inventory wants it.
 func (t *task) fenceOptions() fence.Options {
-	return fence.Options{EtherType: t.link.MKA.EtherType, Monitor: t.policy.Mode != inventory.Enforce}
+	o := fence.Options{EtherType: t.link.MKA.EtherType, Monitor: t.policy.Mode != inventory.Enforce}
+	for _, p := range t.link.Allow {
+		switch p {
+		case inventory.LLDP:
+			o.Allow |= fence.LLDP
+		case inventory.LACP:
+			o.Allow |= fence.LACP
+		case inventory.Pause:
+			o.Allow |= fence.Pause
+		}
+	}
+	return o
 }
