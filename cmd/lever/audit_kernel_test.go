@@ -3,12 +3,10 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -51,28 +49,18 @@ func (a *auditor) audit(i int, policy string, status int) []audit.Check {
 	a.Helper()
 	file := filepath.Join(a.dir, "net.yaml")
 	a.must(os.WriteFile(file, []byte(pairInventory(policy)), 0o644))
-	cmd := exec.Command(a.binary, "audit", "--inventory", file, "--node", a.routers[i].Name, "-o", "json")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	var out, said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &said
-	a.must(a.routers[i].Space.Do(cmd.Start))
-	err := cmd.Wait()
-	got := 0
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		got = exit.ExitCode()
-	} else {
-		a.must(err)
-	}
+	out, said, got := a.exits(i, &syscall.Credential{Uid: nobody, Gid: nobody}, a.binary,
+		"audit", "--inventory", file, "--node", a.routers[i].Name, "-o", "json")
 	var r struct {
 		Links []struct {
 			Checks []audit.Check `json:"checks"`
 		} `json:"links"`
 	}
-	if err := json.Unmarshal(out.Bytes(), &r); err != nil || len(r.Links) != 1 {
-		a.Fatalf("the audit says %q and %q: %v", out.String(), said.String(), err)
+	if err := json.Unmarshal([]byte(out), &r); err != nil || len(r.Links) != 1 {
+		a.Fatalf("the audit says %q and %q: %v", out, said, err)
 	}
 	if got != status {
-		a.Errorf("lever audit exits with %d, want %d: %s\n%s", got, status, said.String(), out.String())
+		a.Errorf("lever audit exits with %d, want %d: %s\n%s", got, status, said, out)
 	}
 	return r.Links[0].Checks
 }
@@ -118,6 +106,11 @@ func TestAudit(t *testing.T) {
 		FilterAttrs: netlink.FilterAttrs{LinkIndex: parent, Parent: netlink.HANDLE_MIN_EGRESS, Priority: 1, Handle: 7, Protocol: unix.ETH_P_ALL},
 		Actions:     []netlink.Action{&netlink.GenericAction{ActionAttrs: netlink.ActionAttrs{Action: netlink.TC_ACT_OK}}},
 	}
+	hooks := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: parent, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
+	closeFence := func() error {
+		_, err := fence.Close(parent, fence.Options{})
+		return err
+	}
 	vlan := &netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: "up0.7", ParentIndex: parent}, VlanId: 7}
 	// So that nothing gets out by what is opened here.
 	s.must(r.Space.Links.LinkSetDown(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: parent}}))
@@ -133,11 +126,14 @@ func TestAudit(t *testing.T) {
 		status   int
 		want     []string
 	}{
-		{"fence removed", in(func() error { return fence.Open(parent) }), in(func() error { return fence.Close(parent, fence.Options{}) }), "", 1, []string{audit.CheckFence}},
+		{"fence removed", in(func() error { return fence.Open(parent) }), in(closeFence), "", 1, []string{audit.CheckFence}},
 		{"encrypt off", update(macsec.DeviceUpdate{Encrypt: new(false)}), update(macsec.DeviceUpdate{Encrypt: new(true)}), "", 1, []string{audit.CheckEncrypt}},
 		{"protect off", update(macsec.DeviceUpdate{Protect: new(false)}), update(macsec.DeviceUpdate{Protect: new(true)}), "", 1, []string{audit.CheckProtect}},
 		{"validate disabled", update(macsec.DeviceUpdate{Validate: new(macsec.Disabled)}), update(macsec.DeviceUpdate{Validate: new(macsec.Strict)}), "", 1, []string{audit.CheckValidate}},
-		{"foreign filter", in(func() error { return netlink.FilterAdd(filter) }), in(func() error { return netlink.FilterDel(filter) }), "", 1, []string{audit.CheckForeignFilter}},
+		{"foreign filter in the fence's place", in(func() error {
+			// Its qdisc goes with the fence.
+			return errors.Join(fence.Open(parent), netlink.QdiscAdd(hooks), netlink.FilterAdd(filter))
+		}), in(closeFence), "", 1, []string{audit.CheckFence, audit.CheckForeignFilter}},
 		{"mode monitor", nil, nil, "mode: monitor", 1, []string{audit.CheckMode}},
 		{"another cipher", nil, nil, "cipher: gcm-aes-256", 1, []string{audit.CheckCipher}},
 		{"a VLAN", func() error { return r.Space.Links.LinkAdd(vlan) }, func() error { return r.Space.Links.LinkDel(vlan) }, "", 0, []string{audit.CheckStacked}},

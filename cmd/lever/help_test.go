@@ -25,7 +25,7 @@ import (
 	"github.com/lever-link/lever/internal/health"
 )
 
-var update = flag.Bool("update", false, "rewrite testdata/help.golden and the fault table in README.md")
+var update = flag.Bool("update", false, "rewrite testdata/*.golden and the tables in README.md")
 
 const (
 	readme       = moduleAt + "/README.md"

@@ -19,14 +19,18 @@ import (
 var ErrNoAgent = errors.New("no agent runs here")
 
 // Client asks a running agent over its control socket.
-type Client struct{ runDir string }
+type Client struct {
+	runDir   string
+	patience time.Duration // with an agent that is to answer from memory
+	every    time.Duration // between looks at the kernel while the agent says nothing
+}
 
 // NewClient makes a Client for the agent of a run directory.
 func NewClient(runDir string) *Client {
 	if runDir == "" {
 		runDir = DefaultRunDir
 	}
-	return &Client{runDir: runDir}
+	return &Client{runDir: runDir, patience: answerPatience, every: lookEvery}
 }
 
 // call sends one command and passes each answer to each, which may be called

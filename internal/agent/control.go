@@ -31,6 +31,9 @@ type answer struct {
 	Error     string      `json:"error,omitempty"`
 	Status    *Status     `json:"status,omitempty"`
 	Suspended []Suspended `json:"suspended,omitempty"`
+	// Namespace is the agent's network namespace, in whose kernel its status can
+	// be looked up.
+	Namespace string `json:"namespace,omitempty"`
 }
 
 // request is a command on its way to a link's task.
@@ -97,13 +100,13 @@ func (s *server) answer(ctx context.Context, c net.Conn) {
 	switch cmd.Verb {
 	case "status":
 		st, _ := s.snapshot()
-		_ = out.Encode(answer{Status: &st})
+		_ = out.Encode(answer{Status: &st, Namespace: netNamespace()})
 	case "watch":
 		gone := make(chan struct{})
 		go func() { _, _ = in.ReadByte(); close(gone) }()
 		for {
 			st, changed := s.snapshot()
-			if out.Encode(answer{Status: &st}) != nil {
+			if out.Encode(answer{Status: &st, Namespace: netNamespace()}) != nil {
 				return
 			}
 			select {

@@ -194,13 +194,13 @@ func (t *task) statusNow(now time.Time) (out LinkStatus) {
 	out = LinkStatus{
 		ID: l.ID, Interface: l.Local.Interface, SecureInterface: l.Local.Secure,
 		Verdict: l.Verdict.Kind.String(), Reason: l.Verdict.Reason, State: StateNegotiating,
-		Cipher: t.suite().String(), Rekeys: t.rekeys,
+		Cipher: t.suite().String(), Rekeys: t.rekeys, Fence: fenceStatus(t.fenceOptions()),
 	}
 	defer func() { out.Faults = t.faults.List() }()
 	if t.port == nil {
 		switch {
 		case t.takenDown:
-			out.State = StateDown
+			out.State, out.Traffic, out.TrafficDetail = StateDown, TrafficPlain, "the device and the fence were removed"
 		case t.failed:
 			out.State = StateFailed
 		}
@@ -223,6 +223,9 @@ func (t *task) statusNow(now time.Time) (out LinkStatus) {
 	if st.Carrying {
 		out.AN, out.KN = new(st.AN), st.KI.KN
 	}
+	out.Associations = associations(t.port)
+	out.Traffic, out.TrafficDetail = t.trafficNow(&st)
+	t.mourn(out.TrafficDetail)
 	switch {
 	case st.Secured:
 		out.State = StateSecured

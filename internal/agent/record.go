@@ -27,13 +27,15 @@ const linksDir = "links"
 // device, which lives and dies with the SAs that the record is about, says in its
 // alias (IFLA_IFALIAS) which was the last.
 type linkFile struct {
-	Version    int         `json:"version"`
-	Generation uint64      `json:"generation"`
-	Link       string      `json:"link"`
-	Interface  string      `json:"interface"`
-	Secure     string      `json:"secure_interface"`
-	Up         bool        `json:"up,omitempty"` // the device carried traffic
-	MKA        *mka.Record `json:"mka,omitempty"`
+	Version    int    `json:"version"`
+	Generation uint64 `json:"generation"`
+	Link       string `json:"link"`
+	Interface  string `json:"interface"`
+	Secure     string `json:"secure_interface"`
+	Up         bool   `json:"up,omitempty"` // the device carried traffic
+	// Fence is how lever status looks at the fence when no agent runs.
+	Fence *FenceStatus `json:"fence,omitempty"`
+	MKA   *mka.Record  `json:"mka,omitempty"`
 }
 
 const linkFileVersion = 1
@@ -127,7 +129,7 @@ func (t *task) keep() error {
 // unless it is not certain to be the last that was written. Then the link is a new
 // member, which costs the far end a fresh SAK, and nobody a frame.
 func (t *task) recall(old *linkFile) {
-	t.file = linkFile{Link: t.link.ID, Interface: t.parent.name, Secure: t.device.Name}
+	t.file = linkFile{Link: t.link.ID, Interface: t.parent.name, Secure: t.device.Name, Fence: fenceStatus(t.fenceOptions())}
 	text, err := t.server.platform.alias(t.device.Index)
 	if err == nil {
 		t.file.Generation, err = marked(text, t.link.ID)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/lever-link/lever/internal/health"
+	"github.com/lever-link/lever/mka"
 )
 
 // State is where a link stands.
@@ -20,6 +21,24 @@ const (
 	StateExempt      State = "exempt"           // an approved override: left alone
 	StateDown        State = "down"             // taken down by `lever down`
 	StateRemoved     State = "removed"          // no longer in the inventory: without keys, and without plain frames
+	StateUnattended  State = "unattended"       // no agent answers: see what the kernel has
+)
+
+// States are all states of a link.
+func States() []State {
+	return []State{
+		StateSecured, StateNegotiating, StateWaiting, StateFailed, StateInside, StateExempt, StateDown, StateUnattended,
+	}
+}
+
+// Traffic is what becomes of what is sent on a link's secured device.
+type Traffic string
+
+// The kinds of traffic.
+const (
+	TrafficProtected Traffic = "protected" // it leaves encrypted
+	TrafficStopped   Traffic = "stopped"   // it is dropped: no SA is in use
+	TrafficPlain     Traffic = "plain"     // the link was taken down: nothing is encrypted
 )
 
 // Status is what an agent says of its node.
@@ -27,31 +46,46 @@ type Status struct {
 	Node   string         `json:"node"`
 	Faults []health.Fault `json:"faults"` // of the node as a whole, such as of its inventory
 	Links  []LinkStatus   `json:"links"`
+	// Unanswered is why the agent's own word is missing; what there is comes from
+	// the run directory and the kernel then.
+	Unanswered string `json:"unanswered,omitempty"`
+	// Unseen is why the kernel's side is missing.
+	Unseen string `json:"unseen,omitempty"`
 }
 
 // LinkStatus is what it says of a link. Identifiers are hexadecimal.
 type LinkStatus struct {
-	ID              string         `json:"id"`
-	Interface       string         `json:"interface"`
-	SecureInterface string         `json:"secure_interface,omitempty"`
-	Verdict         string         `json:"verdict"`
-	Reason          string         `json:"reason"`
-	State           State          `json:"state"`
-	Cipher          string         `json:"cipher,omitempty"`
-	CKN             string         `json:"ckn,omitempty"`
-	Epoch           string         `json:"epoch,omitempty"`
-	Offers          []string       `json:"offers,omitempty"`     // the CKNs that this end speaks MKA with, the best first
-	KeyServer       string         `json:"key_server,omitempty"` // SCI
-	LocalSCI        string         `json:"local_sci,omitempty"`
-	AN              *uint8         `json:"an,omitempty"`
-	KN              uint32         `json:"kn,omitempty"`
-	Peers           []PeerStatus   `json:"peers,omitempty"`
-	DelayProtect    bool           `json:"delay_protect,omitempty"`
-	SuspendedUntil  *time.Time     `json:"suspended_until,omitempty"` // this end has announced to be away
-	SecuredSince    *time.Time     `json:"secured_since,omitempty"`
-	LastRekey       *time.Time     `json:"last_rekey,omitempty"`
-	Rekeys          uint64         `json:"rekeys"`
-	Faults          []health.Fault `json:"faults"`
+	ID              string   `json:"id"`
+	Interface       string   `json:"interface"`
+	SecureInterface string   `json:"secure_interface,omitempty"`
+	Verdict         string   `json:"verdict"`
+	Reason          string   `json:"reason"`
+	State           State    `json:"state"`
+	Cipher          string   `json:"cipher,omitempty"`
+	CKN             string   `json:"ckn,omitempty"`
+	Epoch           string   `json:"epoch,omitempty"`
+	Offers          []string `json:"offers,omitempty"`     // the CKNs that this end speaks MKA with, the best first
+	KeyServer       string   `json:"key_server,omitempty"` // SCI
+	LocalSCI        string   `json:"local_sci,omitempty"`
+	AN              *uint8   `json:"an,omitempty"`
+	KN              uint32   `json:"kn,omitempty"`
+	// Traffic says what the state means for frames; TrafficDetail is why.
+	Traffic        Traffic        `json:"traffic,omitempty"`
+	TrafficDetail  string         `json:"traffic_detail,omitempty"`
+	Peers          []PeerStatus   `json:"peers,omitempty"`
+	DelayProtect   bool           `json:"delay_protect,omitempty"`
+	SuspendedUntil *time.Time     `json:"suspended_until,omitempty"` // this end has announced to be away
+	SecuredSince   *time.Time     `json:"secured_since,omitempty"`
+	LastRekey      *time.Time     `json:"last_rekey,omitempty"`
+	Rekeys         uint64         `json:"rekeys"`
+	Faults         []health.Fault `json:"faults"`
+	// Fence and Associations are what the kernel should have; absent when there
+	// is nothing, or nothing known at the moment.
+	Fence        *FenceStatus        `json:"fence,omitempty"`
+	Associations []AssociationStatus `json:"associations,omitzero"`
+	// Kernel is what it does have. It is not the agent's word: whoever asks for
+	// the status reads it.
+	Kernel *KernelStatus `json:"kernel,omitempty"`
 }
 
 // PeerStatus is one member at the far end.
@@ -91,4 +125,50 @@ func (s *server) snapshot() (Status, <-chan struct{}) {
 		st.Links = append(st.Links, s.status[id])
 	}
 	return st, s.changed
+}
+
+// trafficNow says what becomes of frames, whatever MKA says at the moment. When
+// the far end's agent is away, its kernel need not be: what works keeps working.
+func (t *task) trafficNow(st *mka.Status) (Traffic, string) {
+	lost := t.faults.Has(health.PeerLost)
+	switch {
+	case !st.Carrying && lost:
+		return TrafficStopped, "no SA is in use: frames are dropped, and nothing leaves in plain"
+	case !st.Carrying:
+		return TrafficStopped, "no key is agreed yet: frames are dropped, and nothing leaves in plain"
+	case st.Secured:
+		return TrafficProtected, "frames leave encrypted, and every live peer has the key"
+	case lost:
+		return TrafficProtected, "the SAs that worked are kept: frames leave encrypted, and arrive if the far end has kept its own; nothing leaves in plain"
+	}
+	return TrafficProtected, "the SAs of before are kept: frames leave encrypted while MKA agrees anew"
+}
+
+// lose remembers a peer that has fallen silent.
+func (t *task) lose(peer mka.SCI, now time.Time) {
+	if t.lost == nil || !t.faults.Has(health.PeerLost) {
+		t.lost = map[mka.SCI]time.Time{}
+	}
+	t.lost[peer] = now.Add(-t.link.MKA.Life)
+	st := t.port.Status()
+	t.faults.Raise(t.lostFault(peer, ""))
+	_, detail := t.trafficNow(&st)
+	t.mourn(detail)
+}
+
+// mourn has the faults of peers that have fallen silent say what becomes of
+// frames meanwhile.
+func (t *task) mourn(traffic string) {
+	if !t.faults.Has(health.PeerLost) {
+		t.lost = nil // they are back, or the session is another
+	}
+	for peer := range t.lost {
+		t.faults.Raise(t.lostFault(peer, traffic))
+	}
+}
+
+func (t *task) lostFault(peer mka.SCI, traffic string) health.Fault {
+	heard := t.lost[peer]
+	return health.Raise(health.PeerLost, heard.Add(t.link.MKA.Life), "peer", peer, "interface", t.parent.name,
+		"since", heard.Format(time.TimeOnly), "traffic", traffic)
 }

@@ -50,10 +50,23 @@ func TestStatusFieldNames(t *testing.T) {
 			t.Errorf("the status has %q of %v, want %q", got, top["node"], want)
 		}
 		link := top["links"].([]any)[0].(map[string]any)
-		want := "an cipher ckn epoch faults id interface key_server kn last_rekey local_sci offers peers reason rekeys " +
-			"secure_interface secured_since state verdict"
+		want := "an associations cipher ckn epoch faults fence id interface key_server kn last_rekey local_sci offers peers reason rekeys " +
+			"secure_interface secured_since state traffic traffic_detail verdict"
 		if got := fields(link); got != want {
 			t.Errorf("a link has\n%s\nwant\n%s", got, want)
+		}
+		if got, want := fields(link["associations"].([]any)[0]), "an encoding ki receive transmit"; got != want {
+			t.Errorf("an association has %q, want %q", got, want)
+		}
+		if got, want := fields(link["fence"]), "ethertype mode"; got != want {
+			t.Errorf("a fence has %q, want %q", got, want)
+		}
+		kernel := decoded(t, p.r1.looked())["kernel"].(map[string]any)
+		if got, want := fields(kernel), "agrees an cipher dropped encrypt fence ki rx tx_pn"; got != want {
+			t.Errorf("the kernel's side has %q, want %q", got, want)
+		}
+		if got, want := fields(kernel["rx"].([]any)[0])+" "+fields(kernel["dropped"]), "active an ki next_pn sci egress ingress"; got != want {
+			t.Errorf("a receive SA and drops have %q, want %q", got, want)
 		}
 		if got, want := fields(link["peers"].([]any)[0]), "live sci"; got != want {
 			t.Errorf("a peer has %q, want %q", got, want)

@@ -66,7 +66,8 @@ type task struct {
 	made         bool // the device was, for this session
 	everUp       bool // the device was set up: it has carried, or carries, traffic
 	heardFrom    map[mka.SCI]time.Time
-	ki           mka.KI // secured with
+	lost         map[mka.SCI]time.Time // peers that fell silent, and when they were heard last
+	ki           mka.KI                // secured with
 	securedAt    time.Time
 	lastRekey    time.Time
 	rekeys       uint64
@@ -460,7 +461,7 @@ func (t *task) notice(n mka.Notice) {
 		t.heardFrom[n.SCI] = now
 		t.faults.Clear(health.PeerLost)
 	case mka.NoticePeerLost:
-		t.faults.Raise(health.Raise(health.PeerLost, now, "peer", n.SCI, "interface", t.parent.name, "since", now.Add(-t.link.MKA.Life).Format(time.TimeOnly)))
+		t.lose(n.SCI, now)
 	case mka.NoticeKeyServer, mka.NoticeSAK, mka.NoticeRetired, mka.NoticeClosed:
 	}
 }

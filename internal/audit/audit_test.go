@@ -202,6 +202,9 @@ var each = []wrongThing{
 		h.fence.Closed = false
 		h.fence.Findings = []fence.Finding{{Direction: fence.Ingress, Problem: fence.Altered, Priority: 4, Text: "pass all"}}
 	}, audit.CheckFence, audit.Fail, []string{"altered"}},
+	{"fence weak", func(h *host) {
+		h.fence.Findings = []fence.Finding{{Direction: fence.Egress, Problem: fence.Weak, Priority: 3, Text: "no cls_bpf"}}
+	}, audit.CheckFence, audit.Warn, []string{"no cls_bpf", "EtherTypes alone"}},
 	{"fence unreadable", func(h *host) { h.fails["fence"] = errors.New("no answer") }, audit.CheckFence, audit.Unknown, []string{"no answer"}},
 	{"foreign filter", func(h *host) {
 		h.fence.Findings = []fence.Finding{{Direction: fence.Ingress, Problem: fence.Foreign, Priority: 1, Text: "flower, gact pass"}}

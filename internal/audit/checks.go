@@ -107,25 +107,29 @@ func (i *inspection) checkFence() {
 	}
 	dropped := fmt.Sprintf("dropped since it was closed: %d frames (%d octets) out, %d (%d) in",
 		st.DroppedEgress.Frames, st.DroppedEgress.Octets, st.DroppedIngress.Frames, st.DroppedIngress.Octets)
-	var wrong, foreign []string
+	var wrong, weak, foreign []string
 	for _, f := range st.Findings {
-		if f.Problem == fence.Foreign {
+		switch {
+		case f.Problem == fence.Foreign:
 			foreign = append(foreign, f.String())
-		} else {
+		case f.Problem == fence.Weak:
+			weak = append(weak, f.String())
+		default:
 			wrong = append(wrong, f.String())
 		}
 	}
 	const repair = "run lever agent, which closes it; if it runs, lever status says what stands in its way"
 	switch {
-	case st.Closed && len(wrong) == 0:
-		i.note(CheckFence, Pass, "", "MACsec and MKA pass, all else is dropped, out and in; %s", dropped)
-	case len(wrong) == 0:
-		i.note(CheckFence, Fail, repair, "it is open")
+	case !st.Closed:
+		i.note(CheckFence, Fail, repair, "%s", either(strings.Join(wrong, "; "), "it is open"))
+	case len(wrong)+len(weak) > 0:
+		i.note(CheckFence, Warn, "run a kernel with cls_bpf, and restart the agent", "it is closed by EtherTypes alone: %s; %s",
+			strings.Join(append(wrong, weak...), "; "), dropped)
 	default:
-		i.note(CheckFence, Fail, repair, "%s", strings.Join(wrong, "; "))
+		i.note(CheckFence, Pass, "", "MACsec and MKA pass, all else is dropped, out and in; %s", dropped)
 	}
 	if len(foreign) == 0 {
-		i.note(CheckForeignFilter, Pass, "", "no other filter sees a frame before the fence")
+		i.note(CheckForeignFilter, Pass, "", "no other filter can let a frame past the fence")
 		return
 	}
 	i.note(CheckForeignFilter, Fail, fmt.Sprintf("remove it, or move it behind the fence (tc filter show dev %s egress, and ingress)", i.parent.Name),

@@ -158,7 +158,7 @@ var table = []Declared{
 	},
 	{
 		Code: PeerLost, Severity: Critical, Promise: AlwaysExplained, Subject: []string{"peer"},
-		Text: "peer {peer} on {interface} has fallen silent after having been live; last heard {since}",
+		Text: "peer {peer} on {interface} has fallen silent after having been live; last heard {since}; {traffic}",
 		Next: "look at the far end's agent and at the path: the link comes back by itself when its MKPDUs do",
 	},
 	{
