@@ -3,7 +3,10 @@
 package agent
 
 import (
+	"errors"
 	"log/slog"
+	"net"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -14,7 +17,10 @@ import (
 
 	"github.com/lever-link/lever/internal/fence"
 	"github.com/lever-link/lever/internal/health"
+	"github.com/lever-link/lever/internal/secret"
+	"github.com/lever-link/lever/internal/secy"
 	"github.com/lever-link/lever/inventory"
+	"github.com/lever-link/lever/macsec"
 )
 
 // fencedTask is a task on one end of a veth link in a network namespace of its
@@ -27,6 +33,10 @@ func fencedTask(t *testing.T, mode inventory.Mode) *task {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = ns.Close() })
+	// The stack's own chatter would be counted.
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth4"}, PeerName: "eth9"}); err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +138,7 @@ func TestMonitorCounts(t *testing.T) {
 	if err != nil || state.Closed || !state.InPlace {
 		t.Errorf("in mode monitor the fence is %+v, %v", state, err)
 	}
-	tk.sayPlainly(t)
+	sayPlainly(t, tk.parent.index)
 	if err := tk.checkFence(); err != nil {
 		t.Fatal(err)
 	}
@@ -143,17 +153,97 @@ func TestMonitorCounts(t *testing.T) {
 	}
 }
 
-// sayPlainly sends a frame on the parent.
-func (t *task) sayPlainly(tt *testing.T) {
-	tt.Helper()
+// TestEncryptionTurnedOffIsStopped puts a device on the fenced parent and turns
+// its encryption off, as `ip link set … type macsec encrypt off` does: what it
+// then sends is authenticated and readable.
+func TestEncryptionTurnedOffIsStopped(t *testing.T) {
+	tk := fencedTask(t, inventory.Enforce)
+	if err := tk.ensureFence(); err != nil {
+		t.Fatal(err)
+	}
+	far, err := netlink.LinkByName("eth9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetUp(far); err != nil {
+		t.Fatal(err)
+	}
+	awaitUp(t, tk.parent.index)
+	k, err := macsec.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = k.Close() }()
+	dev, err := k.CreateDevice(tk.parent.index, "eth4-sec", secy.DeviceConfig(macsec.NewSCI(net.HardwareAddr(tk.parent.address[:]), 1), macsec.GCMAES256))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sa := macsec.SA{AN: 0, Active: true, NextPN: 1, KeyID: macsec.KeyID{1}, Key: secret.New(make([]byte, 32))}
+	if err := k.AddTxSA(dev.Index, sa); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.UpdateDevice(dev.Index, macsec.DeviceUpdate{Up: new(true)}); err != nil {
+		t.Fatal(err)
+	}
+	awaitUp(t, dev.Index)
+	stopped := uint64(0)
+	for _, encrypt := range []bool{true, false, true} {
+		if err := k.UpdateDevice(dev.Index, macsec.DeviceUpdate{Encrypt: &encrypt}); err != nil {
+			t.Fatal(err)
+		}
+		before := sent(t, k, dev.Index)
+		for range 5 {
+			sayPlainly(t, dev.Index)
+		}
+		if !encrypt {
+			stopped += 5
+		}
+		state, err := fence.Inspect(tk.parent.index, fence.Options{})
+		if n := sent(t, k, dev.Index) - before; err != nil || n != 5 || state.DroppedEgress.Frames != stopped {
+			t.Errorf("encrypt %v: the device sent %d frames, and the fence has stopped %d of all, want 5 and %d; %v", encrypt, n, state.DroppedEgress.Frames, stopped, err)
+		}
+	}
+}
+
+// awaitUp waits until an interface can send: until linkwatch comes to it, frames
+// vanish without an error.
+func awaitUp(t *testing.T, index int) {
+	t.Helper()
+	updates, done := make(chan netlink.LinkUpdate, 16), make(chan struct{})
+	defer close(done)
+	if err := netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{ListExisting: true}); err != nil {
+		t.Fatal(err)
+	}
+	for u := range updates {
+		if u.Attrs().Index == index && u.Attrs().OperState == netlink.OperUp {
+			return
+		}
+	}
+	t.Fatal("no more link updates")
+}
+
+// sent is how many frames a device has sent, encrypted or not.
+func sent(t *testing.T, k macsec.Kernel, device int) uint64 {
+	t.Helper()
+	s, err := k.SecY(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.TxSC.Stats.OutPktsProtected + s.TxSC.Stats.OutPktsEncrypted
+}
+
+// sayPlainly sends an IPv4 frame on an interface.
+func sayPlainly(t *testing.T, index int) {
+	t.Helper()
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		tt.Fatal(err)
+		t.Fatal(err)
 	}
 	defer func() { _ = unix.Close(fd) }()
 	frame := append(make([]byte, 12), 0x08, 0x00)
 	frame = append(frame, make([]byte, 46)...)
-	if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: t.parent.index}); err != nil {
-		tt.Fatal(err)
+	// The fence says ENOBUFS of what it stops.
+	if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: index}); err != nil && !errors.Is(err, unix.ENOBUFS) {
+		t.Fatal(err)
 	}
 }
