@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	josecipher "github.com/go-jose/go-jose/v4/cipher"
+	"pgregory.net/rapid"
 
 	"github.com/lever-link/lever/internal/secret"
 )
@@ -83,4 +84,31 @@ func TestUnwrapRefuses(t *testing.T) {
 	if _, err := WrapSAK(Key{}, kek); err == nil {
 		t.Error("no KEK wrapped a SAK")
 	}
+}
+
+// Ours, which works in place, must be what a library does that does not.
+func TestWrapIsTheLibrarys(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		size := rapid.SampledFrom([]int{16, 32})
+		octets := func(t *rapid.T, name string, n int) []byte {
+			return rapid.SliceOfN(rapid.Byte(), n, n).Draw(t, name)
+		}
+		kek := octets(t, "KEK", size.Draw(t, "octets of KEK"))
+		sak := octets(t, "SAK", size.Draw(t, "octets of SAK"))
+		block, err := aes.NewCipher(kek)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := josecipher.KeyWrap(block, sak)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := WrapSAK(secret.Clone(kek), secret.Clone(sak))
+		if err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("wrapped %x, %v, want %x", got, err, want)
+		}
+		if back, err := UnwrapSAK(secret.Clone(kek), want); err != nil || !bytes.Equal(back.Bytes(), sak) {
+			t.Fatalf("unwrapped %x, %v, want %x", back.Bytes(), err, sak)
+		}
+	})
 }
