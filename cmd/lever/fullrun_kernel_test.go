@@ -18,6 +18,7 @@ import (
 	"github.com/lever-link/lever/internal/keys"
 	"github.com/lever-link/lever/internal/lab"
 	"github.com/lever-link/lever/internal/secret"
+	"github.com/lever-link/lever/mka"
 )
 
 // A full run: secured, rekeyed, a new epoch, agents stopped, killed and
@@ -114,7 +115,8 @@ func readsAll(t *testing.T, capture string) {
 }
 
 // noSecret searches all that a run has left, but the key files themselves, for
-// all that was delivered and every CAK that can be made of it.
+// all that was delivered, every CAK that can be made of it, and every SAK that was
+// distributed.
 func (s *site) noSecret(t *testing.T, capture string, said []byte) {
 	places := map[string][]byte{"what the verbs said": said}
 	err := filepath.WalkDir(s.dir, func(path string, e fs.DirEntry, err error) error {
@@ -139,13 +141,22 @@ func (s *site) noSecret(t *testing.T, capture string, said []byte) {
 	if len(s.secrets) < 5 {
 		t.Fatalf("%d secrets were delivered", len(s.secrets))
 	}
+	caks := map[mka.CKN][]byte{}
 	for e := uint64(1); e <= 2; e++ {
 		cak, err := s.cak(e)
 		s.must(err)
 		s.secrets = append(s.secrets, cak)
+		caks[mka.CKN(s.ckn(e))] = cak
 		if v := places[s.routers[0].Path(lab.LogFile)]; !bytes.Contains(v, []byte(hex.EncodeToString(s.ckn(e)))) {
 			t.Errorf("the CKN of epoch %d is not in the log: the search would not find its CAK either", e)
 		}
+	}
+	saks := distributed(t, places[capture], caks)
+	if len(saks) < 4 {
+		t.Errorf("%d SAKs are in the capture: a run has more", len(saks))
+	}
+	for _, sak := range saks {
+		s.secrets = append(s.secrets, sak.Bytes())
 	}
 	for where, content := range places {
 		for i, key := range s.secrets {

@@ -56,7 +56,7 @@ func TestRetiredKeysLeaveMemory(t *testing.T) {
 
 	var search secrettest.Search
 	var retired, current []string
-	keks, icks := map[string]secret.Key{}, map[string]*mka.ICK{}
+	caks := map[mka.CKN][]byte{}
 	for epoch := uint64(1); epoch <= last; epoch++ {
 		names := &retired
 		if epoch == last {
@@ -70,26 +70,22 @@ func TestRetiredKeysLeaveMemory(t *testing.T) {
 		a, b := s.secrets[2*(epoch-1)], s.secrets[2*(epoch-1)+1]
 		cak, err := s.cakOf(epoch, a, b)
 		s.must(err)
-		ckn := mka.CKN(s.ckn(epoch))
-		kek, err := mka.DeriveKEK(secret.Clone(cak), ckn)
-		s.must(err)
-		icv, err := mka.DeriveICK(secret.Clone(cak), ckn)
-		s.must(err)
+		caks[mka.CKN(s.ckn(epoch))] = cak
 		add("material of channel a", a)
 		add("material of channel b", b)
 		add("CAK", cak)
-		add("KEK", kek.Bytes())
-		add("ICK", icv.Bytes())
-		keks[string(ckn)] = kek
-		icks[string(ckn)], err = mka.NewICK(icv)
-		s.must(err)
+		for what, derive := range map[string]func(mka.Key, mka.CKN) (mka.Key, error){"KEK": mka.DeriveKEK, "ICK": mka.DeriveICK} {
+			k, err := derive(secret.Clone(cak), mka.CKN(s.ckn(epoch)))
+			s.must(err)
+			add(what, k.Bytes())
+		}
 		// Never needed again, not even in the epoch in use.
 		prk := fmt.Sprintf("PRK of epoch %d", epoch)
 		search.Add(prk, extract(t, a, b))
 		search.AddPadded(prk, extract(t, a, b))
 		retired = append(retired, prk)
 	}
-	saks := distributed(t, wire.Bytes(), keks, icks)
+	saks := distributed(t, wire.Bytes(), caks)
 	if len(saks) < 3*last-1 {
 		t.Fatalf("%d SAKs are in the capture, want %d at least", len(saks), 3*last-1)
 	}
@@ -158,8 +154,8 @@ func extract(t *testing.T, a, b []byte) []byte {
 	return prk
 }
 
-// distributed are the SAKs in a capture, by their names.
-func distributed(t *testing.T, pcap []byte, keks map[string]secret.Key, icks map[string]*mka.ICK) map[mka.KI]mka.Key {
+// distributed are the SAKs in a capture whose MKPDUs are all under these CAKs.
+func distributed(t *testing.T, pcap []byte, caks map[mka.CKN][]byte) map[mka.KI]mka.Key {
 	t.Helper()
 	const fileHeader, recordHeader = 24, 16
 	saks := map[mka.KI]mka.Key{}
@@ -171,20 +167,33 @@ func distributed(t *testing.T, pcap []byte, keks map[string]secret.Key, icks map
 		if err != nil {
 			continue // MACsec
 		}
+		ckn := mka.CKN(env.CKN)
+		cak := secret.Clone(caks[ckn])
+		icv, err := mka.DeriveICK(cak, ckn)
+		if err != nil {
+			t.Fatalf("an MKPDU under CKN %s, which is none of the link's: %v", ckn, err)
+		}
+		ick, err := mka.NewICK(icv)
+		if err != nil {
+			t.Fatal(err)
+		}
 		var m mka.MKPDU
-		ick := icks[string(env.CKN)]
-		if ick == nil || !env.Verify(ick) {
-			t.Fatalf("an MKPDU under CKN %x is not of the link, or its ICK is not the one that was derived", env.CKN)
+		if !env.Verify(ick) {
+			t.Fatalf("an MKPDU under CKN %s that another CAK signed", ckn)
 		}
 		if err := m.Decode(&env); err != nil {
 			t.Fatal(err)
 		}
-		if d := &m.DistributedSAK; d.Present {
-			sak, err := mka.UnwrapSAK(keks[string(env.CKN)], d.Wrapped)
-			if err != nil {
-				t.Fatal(err)
-			}
-			saks[mka.KI{MI: m.Basic.MI, KN: d.KN}] = sak
+		d := &m.DistributedSAK
+		if !d.Present {
+			continue
+		}
+		kek, err := mka.DeriveKEK(cak, ckn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if saks[mka.KI{MI: m.Basic.MI, KN: d.KN}], err = mka.UnwrapSAK(kek, d.Wrapped); err != nil {
+			t.Fatal(err)
 		}
 	}
 	return saks
