@@ -68,6 +68,7 @@ type host struct {
 	kernel     *macsectest.Kernel
 	interfaces []audit.Interface // but for the MACsec devices
 	fence      fence.State
+	allow      fence.Protocols
 	addresses  []netip.Prefix
 	fails      map[string]error
 	mode       string
@@ -164,8 +165,8 @@ func (h *host) SecYs() ([]macsec.SecY, error) {
 
 // Fence implements audit.Host.
 func (h *host) Fence(index int, o fence.Options) (fence.State, error) {
-	if index != h.interfaces[0].Index || o.EtherType != 0x888e {
-		h.t.Errorf("asked for the fence of interface %d but for %04X", index, o.EtherType)
+	if want := (fence.Options{EtherType: 0x888e, Allow: h.allow}); index != h.interfaces[0].Index || o != want {
+		h.t.Errorf("asked for the fence %+v of interface %d, want %+v", o, index, want)
 	}
 	return h.fence, h.fails["fence"]
 }
@@ -350,6 +351,23 @@ func TestASecuredLinkPasses(t *testing.T) {
 	} {
 		if !strings.Contains(found[name], says) {
 			t.Errorf("%s: %s does not say %s", name, found[name], says)
+		}
+	}
+}
+
+// What the inventory allows in plain is no leak, and is said.
+func TestAllowedProtocols(t *testing.T) {
+	h := newHost(t)
+	inv := load(t, "enforce")
+	inv.Links[0].Allow = []inventory.Protocol{inventory.LLDP, inventory.LACP, inventory.Pause}
+	h.allow = fence.LLDP | fence.LACP | fence.Pause
+	report, err := audit.Node(inv, "r1", h, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range report.Links[0].Checks {
+		if c.Name == audit.CheckFence && (c.Result != audit.Pass || !strings.Contains(c.Found, "by the inventory's word lldp, lacp, pause in plain")) {
+			t.Errorf("%+v", c)
 		}
 	}
 }

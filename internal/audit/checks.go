@@ -100,7 +100,8 @@ func (i *inspection) name(index int) string {
 }
 
 func (i *inspection) checkFence() {
-	st, err := i.host.Fence(i.parent.Index, fenceOptions(i.link))
+	opts := fenceOptions(i.link)
+	st, err := i.host.Fence(i.parent.Index, opts)
 	if err != nil {
 		i.note(CheckFence, Unknown, "see what the message says; the filters are read by rtnetlink, which needs no privilege", "the filters of %s cannot be read: %v", i.parent.Name, err)
 		return
@@ -126,7 +127,7 @@ func (i *inspection) checkFence() {
 		i.note(CheckFence, Warn, "run a kernel with cls_bpf, and restart the agent", "it is closed by EtherTypes alone: %s; %s",
 			strings.Join(append(wrong, weak...), "; "), dropped)
 	default:
-		i.note(CheckFence, Pass, "", "MACsec and MKA pass, all else is dropped, out and in; %s", dropped)
+		i.note(CheckFence, Pass, "", "%s pass, all else is dropped, out and in; %s", passes(opts), dropped)
 	}
 	if len(foreign) == 0 {
 		i.note(CheckForeignFilter, Pass, "", "no other filter can let a frame past the fence")
@@ -136,9 +137,28 @@ func (i *inspection) checkFence() {
 		"%s", strings.Join(foreign, "; "))
 }
 
+// passes names what a fence lets through.
+func passes(o fence.Options) string {
+	if o.Allow == 0 {
+		return "MACsec and MKA"
+	}
+	return fmt.Sprintf("MACsec and MKA, and by the inventory's word %s in plain,", o.Allow)
+}
+
 // fenceOptions are those that the agent closes the fence of this link with.
 func fenceOptions(l inventory.NodeLink) fence.Options {
-	return fence.Options{EtherType: l.MKA.EtherType}
+	o := fence.Options{EtherType: l.MKA.EtherType}
+	for _, p := range l.Allow {
+		switch p {
+		case inventory.LLDP:
+			o.Allow |= fence.LLDP
+		case inventory.LACP:
+			o.Allow |= fence.LACP
+		case inventory.Pause:
+			o.Allow |= fence.Pause
+		}
+	}
+	return o
 }
 
 // checkStacked looks for others that send through the parent. The fence stops
