@@ -245,6 +245,10 @@ func (p *Port) installFailed(l *dataKey) {
 }
 
 func (p *Port) deleteKey(k *dataKey) {
+	if len(p.retired) == maxOlds {
+		p.retired = slices.Delete(p.retired, 0, 1)
+	}
+	p.retired = append(p.retired, k.ki)
 	p.op(Op{Kind: OpDeleteTransmitSA, SCI: p.cfg.SCI, AN: k.an, KI: k.ki})
 	for _, m := range k.members {
 		if m.keyed {

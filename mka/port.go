@@ -88,6 +88,7 @@ type Port struct {
 	participants []*participant // greatest rank first
 	cp           cp
 	spent        spentKIs
+	retired      []KI // the last ones, see Record
 	rekeyWanted  bool
 	suspended    time.Time // until then we have announced to be away
 	conditions   conditions

@@ -14,6 +14,9 @@ type Record struct {
 	Latest       *KeyRecord          `json:"latest,omitempty"`
 	Olds         []*KeyRecord        `json:"olds,omitempty"`
 	Spent        []SpentRecord       `json:"spent,omitempty"`
+	// Retired are the last SAKs whose SAs were to be deleted: what is left of them
+	// was left by an agent that died.
+	Retired []SpentRecord `json:"retired,omitempty"`
 }
 
 // SpentRecord is the last key number that was accepted from a key server.
@@ -86,6 +89,9 @@ func (p *Port) record() *Record {
 	for _, ki := range p.spent {
 		r.Spent = append(r.Spent, SpentRecord(ki))
 	}
+	for _, ki := range p.retired {
+		r.Retired = append(r.Retired, SpentRecord(ki))
+	}
 	return r
 }
 
@@ -124,16 +130,13 @@ func (r *Record) Members(ki KI) (n int, known bool) {
 	return 0, false
 }
 
-// Knows says whether mi is somebody's who has made SAKs for this Port: ours, or a
-// key server's.
-func (r *Record) Knows(mi MI) bool {
-	for k := range r.keys {
-		if k.MI == mi {
-			return true
-		}
+// Knows says whether this Port has had the SAK, or may have had it.
+func (r *Record) Knows(ki KI) bool {
+	if _, known := r.Members(ki); known || slices.Contains(r.Retired, SpentRecord(ki)) {
+		return true
 	}
-	return slices.ContainsFunc(r.Participants, func(pa ParticipantRecord) bool { return pa.MI == mi }) ||
-		slices.ContainsFunc(r.Spent, func(s SpentRecord) bool { return s.MI == mi })
+	return slices.ContainsFunc(r.Participants, func(pa ParticipantRecord) bool { return pa.MI == ki.MI }) ||
+		slices.ContainsFunc(r.Spent, func(s SpentRecord) bool { return s.MI == ki.MI })
 }
 
 // Transmits says whether one of its SAKs protects our frames.

@@ -94,7 +94,7 @@ func Run(ctx context.Context, opts Options) error {
 	defer func() { _ = kernel.Close() }()
 
 	g, ctx := errgroup.WithContext(ctx)
-	events, err := watchLinks(ctx, opts.Log)
+	events, err := watchKernel(ctx, opts.Log)
 	if err != nil {
 		return err
 	}

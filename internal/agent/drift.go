@@ -111,16 +111,26 @@ func (t *task) checkSecY(state *macsec.SecY) error {
 			t.drifted(health.SecYDrift, what, "", now)
 		}
 	}
-	if err := secy.Mend(v.differences); err != nil {
+	t.mend(v.differences, now)
+	return t.checkDevice(&state.Device, now)
+}
+
+func (t *task) mend(ds []secy.Difference, now time.Time) {
+	if err := secy.Mend(ds); err != nil {
 		t.log.Error("associations could not be put right", "device", t.device.Name, "error", err)
 	}
-	for _, d := range v.differences {
+	for _, d := range ds {
 		t.drifted(health.SecYDrift, d.Kind, d.Detail, now)
 		if d.Lost.Kind == mka.EventSALost {
 			t.step(d.Lost)
 		}
 	}
-	return t.checkDevice(&state.Device, now)
+}
+
+// checkArrivals looks for a peer all of whose frames are late.
+func (t *task) checkArrivals(state *macsec.SecY, now time.Time) {
+	st := t.port.Status()
+	t.mend(t.secy.Late(state, st.KI, transmitPNs(&st), t.arrivals), now)
 }
 
 // verdict is what a look at a device comes to.
@@ -208,7 +218,7 @@ func (t *task) missed(old *linkFile, found []mka.AdoptedKey) {
 	for _, k := range found {
 		members, ours := r.Members(k.KI)
 		switch {
-		case !ours && r.Knows(k.KI.MI): // given up, and the agent died before it was deleted
+		case !ours && r.Knows(k.KI): // given up, and the agent died before it was deleted
 		case !ours: // the record is written before an SA is made
 			gone("foreign SA")
 		case k.Encoding && len(k.Receive) < members:

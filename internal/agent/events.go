@@ -1,8 +1,18 @@
 package agent
 
 import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/lever-link/lever/internal/fence"
 )
 
 // linkEvents tells the tasks that interfaces have changed. It says no more than
@@ -56,4 +66,62 @@ func (e *linkEvents) signal(index ...int) {
 		default: // it has not looked since the last one
 		}
 	}
+}
+
+// watchKernel listens for what the kernel tells of interfaces, of their addresses
+// and of their tc filters, until ctx ends.
+func watchKernel(ctx context.Context, log *slog.Logger) (*linkEvents, error) {
+	e := &linkEvents{}
+	if err := watchLinks(ctx, log, e.signal); err != nil {
+		return nil, err
+	}
+	err := fence.Watch(ctx, log, func(index int) {
+		if index == 0 {
+			e.signal()
+			return
+		}
+		e.signal(index)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	return e, nil
+}
+
+// watchLinks calls changed with the index of each interface of which the kernel
+// says something, and without one if it may have said more than it had room for.
+func watchLinks(ctx context.Context, log *slog.Logger, changed func(index ...int)) error {
+	const groups = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_IFADDR-1)
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Groups: groups})
+	if err != nil {
+		return fmt.Errorf("agent: subscribe to interface events: %w", err)
+	}
+	end := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	go func() {
+		defer func() {
+			end()
+			_ = conn.Close()
+		}()
+		for {
+			messages, err := conn.Receive()
+			switch {
+			case ctx.Err() != nil:
+				return
+			case errors.Is(err, unix.ENOBUFS):
+				log.Warn("interface events were lost: looking at all links")
+				changed()
+			case err != nil:
+				log.Error("interfaces are no longer watched: their changes are seen by and by", "error", err)
+				changed()
+				return
+			}
+			for _, m := range messages {
+				// struct ifinfomsg and struct ifaddrmsg have the index at one place.
+				if len(m.Data) >= 8 {
+					changed(int(int32(binary.NativeEndian.Uint32(m.Data[4:]))))
+				}
+			}
+		}
+	}()
+	return nil
 }

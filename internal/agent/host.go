@@ -1,10 +1,8 @@
 package agent
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -171,27 +169,4 @@ func ensureAddresses(index int, prefixes []netip.Prefix) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func watchLinks(ctx context.Context, log *slog.Logger) (*linkEvents, error) {
-	e := &linkEvents{}
-	updates := make(chan netlink.LinkUpdate, 64)
-	err := netlink.LinkSubscribeWithOptions(updates, ctx.Done(), netlink.LinkSubscribeOptions{
-		ErrorCallback: func(err error) {
-			if ctx.Err() == nil {
-				// ENOBUFS: events were lost, so everybody looks again.
-				log.Warn("interface events were lost", "error", err)
-				e.signal()
-			}
-		},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("agent: subscribe to interface events: %w", err)
-	}
-	go func() {
-		for u := range updates {
-			e.signal(int(u.Index))
-		}
-	}()
-	return e, nil
 }

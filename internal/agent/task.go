@@ -63,6 +63,7 @@ type task struct {
 	drifts       map[health.Code]*drift
 	repairs      map[string]uint64 // by kind
 	pns          secy.PNs
+	arrivals     map[mka.SCI]secy.Arrivals
 	made         bool // the device was, for this session
 	everUp       bool // the device was set up: it has carried, or carries, traffic
 	heardFrom    map[mka.SCI]time.Time
@@ -154,7 +155,7 @@ func (t *task) session(ctx context.Context) error {
 	t.listen(ctx, t.conn, frames, broken)
 	defer func() { _ = t.conn.Close() }() // ends it
 
-	deliveries := make(chan keys.Delivery, 2)
+	deliveries := make(chan keys.Delivery) // what would wait in it at the end nobody would erase
 	if t.link.External {
 		t.chain = newChain(t.link.Link, t.file.MKA)
 		t.rollOver()
@@ -281,7 +282,7 @@ func (t *task) setUpLink() error {
 	for _, what := range repaired {
 		t.drifted(health.SecYDrift, what, "", t.began)
 	}
-	t.pns = secy.PNs{}
+	t.pns, t.arrivals = secy.PNs{}, map[mka.SCI]secy.Arrivals{}
 	t.device, t.secy = dev, secy.SecY{Kernel: t.server.kernel, Index: dev.Index}
 	t.everUp, t.made = dev.Up, errors.Is(missing, macsec.ErrNotExist)
 	if err := t.server.platform.ensureAddresses(dev.Index, t.link.Local.Addresses); err != nil {
@@ -524,11 +525,20 @@ func (t *task) look() error {
 		t.drifted(health.ParentDrift, "MTU changed", fmt.Sprintf("from %d to %d; the device follows", t.parent.mtu, p.mtu), now)
 	}
 	t.parent = p
+	if err := t.checkFence(); err != nil {
+		return err
+	}
 	state, err := t.server.kernel.SecY(t.device.Index)
 	if err != nil {
 		return t.unread(err)
 	}
-	return t.checkSecY(state)
+	if err := t.checkSecY(state); err != nil || !t.everUp {
+		return err
+	}
+	if err := t.server.platform.ensureAddresses(t.device.Index, t.link.Local.Addresses); err != nil {
+		t.log.Error("addresses", "error", err)
+	}
+	return nil
 }
 
 // sample looks at what the kernel has no notification for, and reports the
@@ -547,6 +557,7 @@ func (t *task) sample() error {
 		t.carry() // in case it failed
 	}
 	t.watchTraffic(state, now)
+	t.checkArrivals(state, now)
 	t.retryState()
 	t.settleDrift(now)
 	if err := t.checkFence(); err != nil {

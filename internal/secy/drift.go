@@ -30,6 +30,41 @@ func (d Difference) String() string {
 // PNs are the transmit packet numbers that were last seen, by KI.
 type PNs map[mka.KI]uint64
 
+// Arrivals are counts of a peer's frames that were accepted, and of those that were
+// not for being late.
+type Arrivals struct{ OK, Late uint64 }
+
+// Late finds receive SAs of ki that somebody set forward, so that all the peer sends
+// is late: nothing but late frames has arrived since the last look, and the next
+// packet number accepted is beyond what the peer says that it has come to. Frames
+// that somebody replays are late, too, but none of them is beyond that.
+func (y *SecY) Late(found *macsec.SecY, ki mka.KI, said map[mka.SCI]uint64, last map[mka.SCI]Arrivals) (ds []Difference) {
+	for i := range found.RxSCs {
+		sc := &found.RxSCs[i]
+		sci := mka.SCI(sc.SCI)
+		now := Arrivals{sc.Stats.InPktsOK + sc.Stats.InPktsDelayed, sc.Stats.InPktsLate}
+		before, known := last[sci]
+		last[sci] = now
+		if !known || now.OK != before.OK || now.Late < before.Late+minLate || said[sci] == 0 {
+			continue
+		}
+		for j := range sc.SAs {
+			sa := &sc.SAs[j]
+			if mka.KIFromBytes(sa.KeyID) != ki || sa.NextPN <= said[sci] {
+				continue
+			}
+			ds = append(ds, Difference{
+				Kind: "receive packet number set forward", Detail: fmt.Sprintf("SCI %v, AN %d, to %d, beyond the peer's %d", sc.SCI, sa.AN, sa.NextPN, said[sci]),
+				Repair: y.op(mka.Op{Kind: mka.OpDeleteReceiveSA, SCI: sci, AN: mka.AN(sa.AN)}),
+				Lost:   mka.Event{Kind: mka.EventSALost, KI: ki, SCI: sci},
+			})
+		}
+	}
+	return ds
+}
+
+const minLate = 3
+
 // Compare says how the SAs that were found in the device differ from those that the
 // Port has there, in the order in which they are to be put right: what leaks or
 // repeats a nonce first, then what lets somebody else's frames in, then what loses
