@@ -45,18 +45,18 @@ const rounds = 8
 // place. At no moment does it let pass what was stopped before and still is to
 // be, and at no moment does it lose a MACsec or MKA frame that passed before.
 func Close(ifindex int, opts Options) ([]Change, error) {
-	changes, err := closeFence(ifindex, opts)
+	w, err := opts.wanted()
+	if err != nil {
+		return nil, fmt.Errorf("close the fence on interface %d: %w", ifindex, err)
+	}
+	changes, err := w.close(ifindex)
 	if err != nil {
 		err = fmt.Errorf("close the fence on interface %d: %w", ifindex, err)
 	}
 	return changes, err
 }
 
-func closeFence(ifindex int, opts Options) (changes []Change, err error) {
-	w, err := opts.wanted()
-	if err != nil {
-		return nil, err
-	}
+func (w *wanted) close(ifindex int) (changes []Change, err error) {
 	t, err := openTC(ifindex)
 	if err != nil {
 		return nil, err
@@ -97,6 +97,9 @@ func closeFence(ifindex int, opts Options) (changes []Change, err error) {
 					return changes, err
 				}
 				changes = append(changes, s.change(d))
+				if w.after != nil {
+					w.after()
+				}
 			}
 			for _, f := range findings {
 				if f.Problem == Occupied {
@@ -119,7 +122,8 @@ func closeFence(ifindex int, opts Options) (changes []Change, err error) {
 type wanted struct {
 	Options
 	gates   [2]rule
-	lacking bool // the kernel has no such filters as the gates
+	lacking bool   // the kernel has no such filters as the gates
+	after   func() // each step; nil but in tests
 }
 
 func (o Options) wanted() (*wanted, error) {

@@ -133,10 +133,7 @@ func TestAllowList(t *testing.T) {
 				t.Errorf("%+v, want %d dropped on their way out", st, stopped)
 			}
 			// Another list replaces the program and nothing else.
-			lossless(t, a, b, func() {
-				a.close(Options{})
-				a.close(Options{Allow: tt.allow})
-			})
+			lossless(t, a, b, true, Options{}, Options{Allow: tt.allow})
 			stopsAllFrames(t, a, b)
 		})
 	}
@@ -221,20 +218,8 @@ func TestMonitorCountsAndSwitches(t *testing.T) {
 	a.close(Options{})
 	stopsAllFrames(t, a, b)
 	before := a.places(Egress)
-	for range 5 {
-		changes := 0
-		unbroken(t, a, b, false, func() {
-			for _, o := range []Options{monitor, {}} {
-				a.do(func() error {
-					cs, err := Close(a.index, o)
-					changes += len(cs)
-					return err
-				})
-			}
-		})
-		if changes != 4 || a.places(Egress) != before {
-			t.Errorf("%d changes, want one for each direction and mode; filters %s", changes, a.places(Egress))
-		}
+	if n := lossless(t, a, b, false, monitor, Options{}, monitor, Options{}); n != 8 || a.places(Egress) != before {
+		t.Errorf("%d steps, want one for each direction and mode; filters %s", n, a.places(Egress))
 	}
 	stopsAllFrames(t, a, b)
 	if st := a.inspect(monitor); !st.Closed && len(st.Findings) != 2 {

@@ -6,10 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	mdl "github.com/mdlayher/netlink"
@@ -112,7 +110,7 @@ func (e *end) former() {
 	})
 }
 
-// stopsAll sends all frames both ways.
+// stopsAllFrames sends all frames both ways.
 func stopsAllFrames(t *testing.T, a, b *end) {
 	t.Helper()
 	if wire, _ := exchange(t, a, b); !slices.Equal(wire, names(true)) {
@@ -289,7 +287,9 @@ func TestRepairOfAFormerLeversFence(t *testing.T) {
 	if st := a.inspect(Options{}); st.Leaks() || !st.Closed || len(st.Findings) != 2 || st.Findings[0].Problem != Weak {
 		t.Errorf("a former Lever's fence: %+v", st)
 	}
-	lossless(t, a, b, func() { a.close(Options{}) })
+	if n := lossless(t, a, b, true, Options{}); n != 8 {
+		t.Errorf("%d steps, want a new filter and three that go, each way", n)
+	}
 	if st := a.inspect(Options{}); !st.Closed || !st.InPlace || len(st.Findings) > 0 {
 		t.Errorf("upgraded: %+v", st)
 	}
@@ -305,77 +305,70 @@ func TestRepairOfAFormerLeversFence(t *testing.T) {
 	}
 }
 
-// lossless sends MACsec and plain frames both ways, without pause, while f does
-// something: none of the first may get lost, and none of the others pass.
-func lossless(t *testing.T, a, b *end, f func()) {
+// lossless closes the fence by each of the options in turn, and sends a MACsec
+// and a plain frame both ways after every step of it: none of the first may get
+// lost, and with a fence that is to be closed all the time none of the others
+// pass. It returns how many steps there were.
+func lossless(t *testing.T, a, b *end, closed bool, turns ...Options) int {
 	t.Helper()
-	unbroken(t, a, b, true, f)
-}
-
-// unbroken is lossless, with a fence that is closed all the time or not.
-func unbroken(t *testing.T, a, b *end, closed bool, f func()) {
-	t.Helper()
-	wire, behind := b.socket(unix.ETH_P_ALL), a.socket(etherTypeMACsec)
-	plain := a.socket(unix.ETH_P_IP)
+	wire, behind, plain := b.socket(unix.ETH_P_ALL), a.socket(etherTypeMACsec), a.socket(unix.ETH_P_IP)
 	outA, outB := a.socket(0), b.socket(0)
-	for _, fd := range []int{wire, behind} {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20); err != nil {
+	steps := 0
+	probe := func() {
+		transmit(t, a, outA, frame(a, b, "name:plain", 0x0800))
+		transmit(t, b, outB, frame(b, a, "name:plain", 0x0800))
+		transmit(t, a, outA, frame(a, b, secTAG+fmt.Sprintf("name:%d", steps), 0x88e5))
+		transmit(t, b, outB, frame(b, a, secTAG+fmt.Sprintf("name:%d", steps), 0x88e5))
+	}
+	probe()
+	for _, o := range turns {
+		w, err := o.wanted()
+		if err != nil {
 			t.Fatal(err)
 		}
+		w.after = func() { steps++; probe() }
+		a.do(func() error { _, err := w.close(a.index); return err })
 	}
-	var sent atomic.Int64
-	stop, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			for _, s := range []struct {
-				from, to *end
-				fd       int
-			}{{a, b, outA}, {b, a, outB}} {
-				transmit(t, s.from, s.fd, frame(s.from, s.to, "name:plain", 0x0800))
-				transmit(t, s.from, s.fd, frame(s.from, s.to, secTAG+fmt.Sprintf("name:%d", sent.Load()), 0x88e5))
-			}
-			sent.Add(1)
-		}
-	}()
-	some := func() {
-		for until := sent.Load() + 20; sent.Load() < until; {
-			runtime.Gosched()
-		}
-	}
-	count := func(fd int, got map[string]int) {
-		buf := make([]byte, 2048)
+	count := func(fd int) map[string]int {
+		got, buf := map[string]int{}, make([]byte, 2048)
 		for {
 			n, _, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
 			if err != nil {
-				return
+				return got
 			}
 			if _, name, ok := strings.Cut(string(buf[:n]), "name:"); ok {
 				got[strings.TrimRight(name, "\x00")]++
 			}
 		}
 	}
-	out, in, leaked := map[string]int{}, map[string]int{}, map[string]int{}
-	some()
-	f()
-	some()
-	close(stop)
-	<-done
-	n := int(sent.Load())
-	count(wire, out)
-	count(behind, in)
-	count(plain, leaked)
+	out, in, leaked := count(wire), count(behind), count(plain)
 	if closed && (out["plain"] > 0 || len(leaked) > 0) {
 		t.Errorf("%d plain frames left, %v came in", out["plain"], leaked)
 	}
 	delete(out, "plain")
-	if len(out) != n || len(in) != n {
-		t.Errorf("of %d MACsec frames %d left and %d came in", n, len(out), len(in))
+	if len(out) != steps+1 || len(in) != steps+1 {
+		t.Errorf("of %d MACsec frames %d left and %d came in", steps+1, len(out), len(in))
+	}
+	return steps
+}
+
+// TestRepairIsLossless when somebody's filter has to make way.
+func TestRepairIsLossless(t *testing.T) {
+	for name, do := range map[string]func(a *end, d Direction) error{
+		"removed": func(a *end, d Direction) error {
+			return errors.Join(a.deleteAll(d, 0, 0), a.matchall(d, 1, netlink.TC_ACT_OK))
+		},
+		"passed by": func(a *end, d Direction) error { return a.program(d, 1) },
+	} {
+		a, b := newLink(t)
+		a.close(Options{})
+		for _, d := range directions() {
+			a.do(func() error { return do(a, d) })
+		}
+		if n := lossless(t, a, b, false, Options{}); n < 4 {
+			t.Errorf("%s: %d steps", name, n)
+		}
+		stopsAllFrames(t, a, b)
 	}
 }
 
