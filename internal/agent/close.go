@@ -14,12 +14,21 @@ import (
 // ensureFence closes the fence on the parent, or has it count in mode monitor. A
 // fence that cannot be closed leaves the parent down: the mode says that no
 // plain frame may pass, and the first one would be one too many.
-func (t *task) ensureFence() error {
+func (t *task) ensureFence() error { return t.fence(false) }
+
+// checkFence puts right what somebody has changed of the fence, and reports it.
+func (t *task) checkFence() error { return t.fence(true) }
+
+// fence acts before it looks: as long as something is amiss, each moment counts.
+func (t *task) fence(stood bool) error {
 	on, index, opts := &t.server.platform, t.parent.index, t.fenceOptions()
 	changes, err := on.closeFence(index, opts)
 	for _, c := range changes {
-		if c.Foreign {
+		switch {
+		case c.Foreign:
 			t.drifted(health.FenceDrift, "filter before the fence", c.String(), time.Now())
+		case stood:
+			t.drifted(health.FenceDrift, "fence filter changed", c.String(), time.Now())
 		}
 	}
 	state, seeErr := on.inspectFence(index, opts)
@@ -36,26 +45,6 @@ func (t *task) ensureFence() error {
 	}
 	t.showFence(state, err)
 	return nil
-}
-
-// checkFence looks at the fence, and puts right what somebody has changed. At the
-// begin of a session it is made as this agent has it in any case: what a former
-// Lever left may be in place and yet do less.
-func (t *task) checkFence() error {
-	state, err := t.server.platform.inspectFence(t.parent.index, t.fenceOptions())
-	if err != nil {
-		return &fenceError{err}
-	}
-	for _, f := range state.Findings {
-		if f.Problem == fence.Missing || f.Problem == fence.Altered {
-			t.drifted(health.FenceDrift, fmt.Sprintf("fence filter %s", f.Problem), fmt.Sprintf("%s priority %d", f.Direction, f.Priority), time.Now())
-		}
-	}
-	if state.InPlace && t.device != nil {
-		t.showFence(state, nil)
-		return nil
-	}
-	return t.ensureFence()
 }
 
 // showFence raises what an operator should know of the fence as it is now.

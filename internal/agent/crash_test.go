@@ -105,6 +105,9 @@ func (l *life) around(on platform, k macsec.Kernel) (platform, macsec.Kernel) {
 		return l.step(func() error { return in.ensureAddresses(index, prefixes) }, "addresses")
 	}
 	on.closeFence = func(index int, o fence.Options) (done []fence.Change, err error) {
+		if s, err := in.inspectFence(index, o); err == nil && s.InPlace {
+			return in.closeFence(index, o) // a look, and no step
+		}
 		err = l.step(func() error { done, err = in.closeFence(index, o); return err }, "close fence")
 		return done, err
 	}

@@ -26,12 +26,13 @@ type linkEvents struct {
 // know of two of them, once it has found them.
 type subscription struct {
 	c       chan struct{}
+	fence   chan struct{} // of tc filters, which cannot wait
 	from    *linkEvents
 	indexes []int // of which it wants to know; none: of all
 }
 
 func (e *linkEvents) subscribe() *subscription {
-	s := &subscription{c: make(chan struct{}, 1), from: e}
+	s := &subscription{c: make(chan struct{}, 1), fence: make(chan struct{}, 1), from: e}
 	e.mu.Lock()
 	e.subs = append(e.subs, s)
 	e.mu.Unlock()
@@ -55,6 +56,15 @@ func (s *subscription) only(indexes ...int) {
 // signal tells of a change of one interface, or, without one, that there may have
 // been any.
 func (e *linkEvents) signal(index ...int) {
+	e.tell(func(s *subscription) chan struct{} { return s.c }, index)
+}
+
+// signalFence tells of a change of its tc filters.
+func (e *linkEvents) signalFence(index ...int) {
+	e.tell(func(s *subscription) chan struct{} { return s.fence }, index)
+}
+
+func (e *linkEvents) tell(which func(*subscription) chan struct{}, index []int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, s := range e.subs {
@@ -62,7 +72,7 @@ func (e *linkEvents) signal(index ...int) {
 			continue
 		}
 		select {
-		case s.c <- struct{}{}:
+		case which(s) <- struct{}{}:
 		default: // it has not looked since the last one
 		}
 	}
@@ -77,10 +87,10 @@ func watchKernel(ctx context.Context, log *slog.Logger) (*linkEvents, error) {
 	}
 	err := fence.Watch(ctx, log, func(index int) {
 		if index == 0 {
-			e.signal()
+			e.signalFence()
 			return
 		}
-		e.signal(index)
+		e.signalFence(index)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)

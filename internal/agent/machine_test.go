@@ -220,9 +220,13 @@ func (m *machine) platform() platform {
 			m.ports[0].addresses[index] = prefixes
 			return m.fail["addresses"]
 		},
-		closeFence: func(index int, o fence.Options) ([]fence.Change, error) {
-			return nil, m.on("close fence", index, func(p *port) error {
+		closeFence: func(index int, o fence.Options) (done []fence.Change, err error) {
+			err = m.on("close fence", index, func(p *port) error {
+				if p.fenced == !o.Monitor && p.counting == o.Monitor {
+					return nil
+				}
 				p.fenced, p.counting = !o.Monitor, o.Monitor
+				done = []fence.Change{{Direction: fence.Egress, Priority: 5, Text: "gate put in place"}}
 				if o.Monitor {
 					m.journal = append(m.journal, "fence counts on "+p.name)
 					return nil
@@ -230,6 +234,7 @@ func (m *machine) platform() platform {
 				m.journal = append(m.journal, fmt.Sprintf("fence closed on %s but for %04X", p.name, o.EtherType))
 				return nil
 			})
+			return done, err
 		},
 		inspectFence: func(index int, o fence.Options) (s fence.State, err error) {
 			err = m.on("inspect fence", index, func(p *port) error {

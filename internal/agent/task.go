@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -232,6 +233,10 @@ func (t *task) session(ctx context.Context) error {
 		case r := <-t.requests:
 			if done, err := t.handle(r); done {
 				return err
+			}
+		case <-t.events.fence:
+			if err := t.checkFence(); err != nil {
+				return cmp.Or(t.look(), err) // unless the interface itself is gone
 			}
 		case <-t.events.c:
 			if err := t.look(); err != nil {
@@ -525,9 +530,6 @@ func (t *task) look() error {
 		t.drifted(health.ParentDrift, "MTU changed", fmt.Sprintf("from %d to %d; the device follows", t.parent.mtu, p.mtu), now)
 	}
 	t.parent = p
-	if err := t.checkFence(); err != nil {
-		return err
-	}
 	state, err := t.server.kernel.SecY(t.device.Index)
 	if err != nil {
 		return t.unread(err)
