@@ -9,21 +9,22 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/lever-link/lever/internal/keys"
 )
 
 var crashAll = flag.Bool("crash.all", false, "crash at every step, not at a sample of them")
 
-// flow sends a frame of data both ways every millisecond, and counts what is lost
-// from when the link first carried both.
+// flow sends frames of data both ways, every millisecond while closely is set and
+// every ten otherwise, and counts what is lost from when the link first carried both.
 type flow struct {
 	pair *pair
 	done chan struct{}
 	wg   sync.WaitGroup
+
+	closely atomic.Bool
 
 	mu      sync.Mutex
 	carried bool
@@ -35,6 +36,7 @@ func (p *pair) flow() *flow {
 	f := &flow{pair: p, done: make(chan struct{})}
 	began := time.Now()
 	f.wg.Go(func() {
+		skipped := 0
 		tick := time.NewTicker(time.Millisecond)
 		defer tick.Stop()
 		for {
@@ -43,6 +45,10 @@ func (p *pair) flow() *flow {
 				return
 			case <-tick.C:
 			}
+			if skipped++; skipped < 10 && !f.closely.Load() {
+				continue
+			}
+			skipped = 0
 			there, back := p.r1.send(p.r2), p.r2.send(p.r1)
 			f.mu.Lock()
 			f.carried = f.carried || there == nil && back == nil
@@ -78,14 +84,20 @@ type crashCase struct {
 
 func put(path, text string) error { return os.WriteFile(path, []byte(text), 0o600) }
 
+// resecured bounds how long a link may need until it is secured again. It takes that
+// long when a key server dies that has stored its first SAK and has not told it: the
+// next one takes the turn of one that somebody missed, after 6 s. Usually it is a
+// hello, 2 s at most.
+const resecured = 8 * time.Second
+
 var crashCases = []crashCase{
-	{name: "kept", spoil: func(string, []string, int) error { return nil }, within: 3 * time.Second},
+	{name: "kept", spoil: func(string, []string, int) error { return nil }, within: resecured},
 	{name: "lost", spoil: func(path string, _ []string, _ int) error {
 		if err := os.RemoveAll(path); err != nil {
 			return err
 		}
 		return os.RemoveAll(path + ".new")
-	}, within: 15 * time.Second},
+	}, within: resecured},
 	{name: "torn", spoil: func(path string, records []string, k int) error {
 		if len(records) == 0 {
 			return put(path, "{")
@@ -95,21 +107,21 @@ var crashCases = []crashCase{
 			"", last[:1], last[:len(last)/3], last[:len(last)/2], last[:len(last)-3],
 			strings.Repeat("\x00", len(last)), last[:len(last)/2] + strings.Repeat("\x00", len(last)/2), "\xff\xfe garbage {}[]", "null", "{}",
 		}[k%10])
-	}, within: 15 * time.Second},
+	}, within: resecured},
 	{name: "rolled back by one", spoil: func(path string, records []string, _ int) error {
 		if len(records) < 2 {
 			return os.RemoveAll(path)
 		}
 		return put(path, records[len(records)-2])
-	}, within: 15 * time.Second},
+	}, within: resecured},
 	{name: "rolled back to some", spoil: func(path string, records []string, k int) error {
 		if len(records) < 1 {
 			return nil
 		}
 		return put(path, records[k%len(records)])
-	}, within: 15 * time.Second},
-	{name: "both", spoil: func(string, []string, int) error { return nil }, both: true, within: 8 * time.Second},
-	{name: "both, and lost", spoil: func(path string, _ []string, _ int) error { return os.RemoveAll(path) }, both: true, within: 15 * time.Second},
+	}, within: resecured},
+	{name: "both", spoil: func(string, []string, int) error { return nil }, both: true, within: resecured},
+	{name: "both, and lost", spoil: func(path string, _ []string, _ int) error { return os.RemoveAll(path) }, both: true, within: resecured},
 }
 
 // play is the scenario: a link is secured, rekeyed from each end, rolled over to
@@ -161,6 +173,8 @@ func crashRun(t *testing.T, victim int, at int, done bool, c *crashCase) (steps 
 	if t.Failed() {
 		t.Fatal(where)
 	}
+	f.closely.Store(true)
+	time.Sleep(10 * time.Millisecond)
 	n.crash()
 	again := []*node{n}
 	if c.both {
@@ -185,7 +199,9 @@ func crashRun(t *testing.T, victim int, at int, done bool, c *crashCase) (steps 
 	if took := time.Since(back); took > c.within {
 		t.Errorf("%s: secured only after %v", where, took)
 	}
-	time.Sleep(12 * time.Second)
+	time.Sleep(2 * time.Second)
+	f.closely.Store(false)
+	time.Sleep(10 * time.Second)
 	if wrong := p.settled(); len(wrong) > 0 {
 		t.Errorf("%s: left over:\n%s", where, strings.Join(wrong, "\n"))
 	}
@@ -198,42 +214,30 @@ func crashRun(t *testing.T, victim int, at int, done bool, c *crashCase) (steps 
 		t.Errorf("%s: left over after a rekey:\n%s", where, strings.Join(wrong, "\n"))
 	}
 	f.end()
-	if len(f.lost) > 0 || f.sent < 10000 {
+	if len(f.lost) > 0 || f.sent < 4000 {
 		t.Errorf("%s: %d of %d frames lost, the first after %s", where, len(f.lost), f.sent, append(f.lost, "?")[0])
 	}
 	p.halt()
-	_ = keys.A
 	return first.steps
 }
 
 func TestCrashAtEveryStep(t *testing.T) {
+	stride := 131 // no factor in common with the number of cases
+	if *crashAll {
+		stride = 1
+	}
+	runs := 0
 	for victim := range 2 {
 		var steps []string
 		synctest.Test(t, func(t *testing.T) { steps = crashRun(t, victim, 0, false, &crashCases[0]) })
 		t.Logf("r%d takes %d steps: %v", victim+1, len(steps), strings.Join(steps, ", "))
-		if t.Failed() {
-			return
-		}
-		for i := range crashCases {
-			c := &crashCases[i]
-			t.Run(fmt.Sprintf("r%d/%s", victim+1, c.name), func(t *testing.T) {
-				stride := 29
-				if *crashAll {
-					stride = 1
-				}
-				failed := 0
-				for k := i * 3; k < 2*len(steps); k += stride {
-					t.Run(fmt.Sprint(k), func(t *testing.T) {
-						synctest.Test(t, func(t *testing.T) { crashRun(t, victim, k/2+1, k%2 == 1, c) })
-					})
-					if t.Failed() {
-						failed++
-					}
-					if failed > 4 {
-						return
-					}
-				}
+		for k := victim; k < 2*len(steps)*len(crashCases) && !t.Failed(); k += stride {
+			c, step := &crashCases[k%len(crashCases)], k/len(crashCases)
+			t.Run(fmt.Sprintf("r%d/%s/%d", victim+1, c.name, step), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { crashRun(t, victim, step/2+1, step%2 == 1, c) })
 			})
+			runs++
 		}
 	}
+	t.Logf("%d crashes", runs)
 }
