@@ -40,6 +40,9 @@ func (e *OccupiedError) Error() string {
 // the most that it needs by itself: shut, clear the way, move to the front.
 const rounds = 8
 
+// patience is how many steps may fail before Close does.
+const patience = 2
+
 // Close makes the fence what opts say, repairs it, or opens it for counting, and
 // returns what it has changed, also with an error: nothing on a fence that is in
 // place. At no moment does it let pass what was stopped before and still is to
@@ -62,8 +65,8 @@ func (w *wanted) close(ifindex int) (changes []Change, err error) {
 		return nil, err
 	}
 	defer t.close()
-	made := false
-	for round := range rounds {
+	made, failed := false, 0
+	for range rounds {
 		var found [2][]filter
 		var own bool
 		for i, d := range directions() {
@@ -75,9 +78,9 @@ func (w *wanted) close(ifindex int) (changes []Change, err error) {
 				made = made || f.ours() && f.madeHooks()
 			}
 		}
-		if round == 0 && !own {
+		if !own {
 			if made, err = t.ensureHooks(); err != nil {
-				return nil, err
+				return changes, err
 			}
 		}
 		var occupied []Finding
@@ -91,10 +94,14 @@ func (w *wanted) close(ifindex int) (changes []Change, err error) {
 				}
 				if err := s.do(t, d); err != nil {
 					if s.remove == nil && s.add.kind == w.gates[d].kind && lacksClassifier(err) && !w.lacking {
-						w.lacking = true // from the next round on
+						w.lacking = true // from here on
 						break
 					}
-					return changes, err
+					// Somebody may have taken away the ground, such as the qdisc.
+					if failed++; failed > patience {
+						return changes, err
+					}
+					break
 				}
 				changes = append(changes, s.change(d))
 				if w.after != nil {

@@ -372,6 +372,44 @@ func TestRepairIsLossless(t *testing.T) {
 	}
 }
 
+// TestCloseWhileSomebodyDeletes loses its ground after each of its steps.
+func TestCloseWhileSomebodyDeletes(t *testing.T) {
+	for step := 1; step <= 2; step++ {
+		a, b := newLink(t)
+		w, err := Options{}.wanted()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		w.after = func() {
+			if n++; n == step {
+				if err := netlink.QdiscDel((&tc{index: a.index}).hooks()); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		a.do(func() error { _, err := w.close(a.index); return err })
+		if st := a.inspect(Options{}); !st.Closed || !st.InPlace {
+			t.Errorf("deleted after step %d: %+v", step, st)
+		}
+		stopsAllFrames(t, a, b)
+		a.do(func() error { return Open(a.index) })
+		if q := qdiscs(a); slices.Contains(q, "clsact") {
+			t.Errorf("qdiscs %q after Open", q)
+		}
+	}
+	// What goes on for ever is given up.
+	a, _ := newLink(t)
+	w, err := Options{}.wanted()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.after = func() { _ = netlink.QdiscDel((&tc{index: a.index}).hooks()) }
+	if err := a.try(func() error { _, err := w.close(a.index); return err }); err == nil {
+		t.Error("closed although somebody deletes it after every step")
+	}
+}
+
 func TestForeignFilters(t *testing.T) {
 	add := func(a *end, d Direction, priority uint16, v netlink.TcAct) error { return a.matchall(d, priority, v) }
 	for _, d := range directions() {
