@@ -71,8 +71,8 @@ func newAES(t *testing.T, key []byte) cipher.Block {
 func reference(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Struct:
-		for i := range t.NumField() {
-			if r := reference(t.Field(i).Type); r != "" {
+		for f := range t.Fields() {
+			if r := reference(f.Type); r != "" {
 				return r
 			}
 		}
