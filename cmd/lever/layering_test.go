@@ -200,7 +200,11 @@ var layers = []layer{
 	},
 	{
 		dir: "internal/agent", direct: []string{"gopkg.in/yaml.v3", "github.com/mdlayher/…", "github.com/fsnotify/fsnotify"},
-		why: "each of these has a room of its own: inventory, macsec and pae, internal/keys/dir",
+		why: "each of these has a room of its own: inventory, macsec and pae, internal/keys/dir and internal/watch",
+	},
+	{
+		dir: "internal/watch", imports: []string{"net/…", "os/exec", module + "/…"},
+		why: "what is in the files, and what follows from it, is for others",
 	},
 	{
 		dir: "internal/health", clock: true, imports: []string{"os/…", "net/…", "syscall", "mka", "macsec/…", "internal/keys/…", "internal/agent"},

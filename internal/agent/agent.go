@@ -17,6 +17,7 @@ import (
 	"github.com/lever-link/lever/internal/keys"
 	"github.com/lever-link/lever/internal/keys/dir"
 	"github.com/lever-link/lever/internal/quiet"
+	"github.com/lever-link/lever/internal/watch"
 	"github.com/lever-link/lever/inventory"
 	"github.com/lever-link/lever/macsec"
 )
@@ -34,24 +35,49 @@ type Options struct {
 	RunDir    string // tmpfs: the control socket, and what a restart resumes from
 	StateDir  string // disk: the epochs that must never come back
 	Log       *slog.Logger
-	// Ready, if set, is called once the control socket answers.
+	// Ready, if set, is called once the control socket answers, and again when a
+	// reload has ended.
 	Ready func()
+	// Reloading, if set, is called when a reload begins.
+	Reloading func()
+	// Reload, if set, has the inventory read again whatever its files look like.
+	Reload <-chan os.Signal
+	// Admit, if set, says whether this process can still open what a new inventory
+	// names; what it cannot refuses that inventory.
+	Admit func(paths ...string) error
 }
 
 // server is one running agent.
 type server struct {
 	opts     Options
 	log      *slog.Logger
-	policy   inventory.Policy
 	kernel   macsec.Kernel
 	platform platform
 	links    *linkEvents
 	dumps    dumps
 	started  time.Time
+	group    *errgroup.Group
+	ctx      context.Context // of the agent's life
+	store    *keys.Store
+	channels [2]keys.Channel
+	open     func(*inventory.Inventory, *slog.Logger) [2]keys.Channel
+	wall     func() time.Time
+
+	// reconf is held while what there is to do is changed.
+	reconf sync.Mutex
+	inv    *inventory.Inventory // in force
+	judged time.Time            // the latest date at which verdicts were judged
+	kept   map[string]*keeper
+	left   map[string]*leftover
+	behind map[string]*inventory.EndChange // links whose task was stuck when the inventory changed
 
 	mu         sync.Mutex
 	nodeFaults health.Set
-	status     map[string]LinkStatus // by link id
+	status     map[string]LinkStatus  // by link id
+	said       map[string]LinkStatus  // the same without the faults of keepers
+	supervised map[string]*health.Set // the faults of keepers
+	stuck      map[string]*wedge
+	listed     map[string]bool // the inventory's
 	order      []string
 	changed    chan struct{} // closed and replaced at every change of status
 	tasks      map[string]*task
@@ -73,6 +99,7 @@ func Run(ctx context.Context, opts Options) error {
 	bounded := quiet.New(opts.Log.Handler(), quiet.Options{})
 	defer func() { _ = bounded.Flush() }()
 	opts.Log = slog.New(bounded)
+	seen := watch.Signature(opts.Inventory)
 	inv, err := inventory.Load(opts.Inventory)
 	if err != nil {
 		return err
@@ -98,9 +125,13 @@ func Run(ctx context.Context, opts Options) error {
 	if err != nil {
 		return err
 	}
-	s := newServer(opts, inv.Policy, linux, kernel, events)
-	s.start(ctx, g, links, openChannels(inv, s.log))
-	g.Go(func() error { return s.serve(ctx, opts.Ready) })
+	s := newServer(opts, linux, kernel, events)
+	kicks, changed := make(chan struct{}, 1), make(chan struct{})
+	g.Go(func() error { watch.Notify(ctx, opts.Inventory, s.log, kicks); return nil })
+	g.Go(func() error { watch.Settled(ctx, opts.Inventory, seen, kicks, changed); return nil })
+	s.start(ctx, g, inv, links)
+	g.Go(func() error { return s.follow(ctx, changed) })
+	g.Go(func() error { return s.serve(ctx) })
 	err = g.Wait()
 	s.log.Info("agent stops; the encrypted path stays", "node", opts.Node)
 	if errors.Is(err, context.Canceled) {
@@ -109,30 +140,25 @@ func Run(ctx context.Context, opts Options) error {
 	return err
 }
 
-func newServer(opts Options, policy inventory.Policy, on platform, kernel macsec.Kernel, events *linkEvents) *server {
+func newServer(opts Options, on platform, kernel macsec.Kernel, events *linkEvents) *server {
 	return &server{
-		opts: opts, log: opts.Log, policy: policy, platform: on, kernel: kernel, links: events, dumps: dumps{kernel: kernel}, started: time.Now(),
+		opts: opts, log: opts.Log, platform: on, kernel: kernel, links: events, dumps: dumps{kernel: kernel}, started: time.Now(),
 		status: map[string]LinkStatus{}, changed: make(chan struct{}), tasks: map[string]*task{},
+		said: map[string]LinkStatus{}, supervised: map[string]*health.Set{}, stuck: map[string]*wedge{},
+		kept: map[string]*keeper{}, left: map[string]*leftover{}, behind: map[string]*inventory.EndChange{},
+		open: openChannels, wall: time.Now,
 	}
 }
 
-// start runs a task for each link that must be encrypted, and says of the
-// others why they are left alone.
-func (s *server) start(ctx context.Context, g *errgroup.Group, links []inventory.NodeLink, channels [2]keys.Channel) {
-	store := keys.NewStore(s.opts.StateDir)
-	store.Replace = s.platform.files.replace
+// start takes up the links of this node: those that must be encrypted get a task
+// each, of the others it is said why they are left alone.
+func (s *server) start(ctx context.Context, g *errgroup.Group, inv *inventory.Inventory, links []inventory.NodeLink) {
+	s.ctx, s.group = ctx, g
+	s.store = keys.NewStore(s.opts.StateDir)
+	s.store.Replace = s.platform.files.replace
+	s.channels = s.open(inv, s.log)
 	s.log.Info("agent starts", "node", s.opts.Node, "links", len(links))
-	for _, l := range links {
-		s.order = append(s.order, l.ID)
-		if l.Verdict.Kind != inventory.Encrypt {
-			s.setStatus(leftAlone(l, s.started))
-			continue
-		}
-		t := newTask(s, l, channels, store)
-		s.tasks[l.ID] = t
-		s.setStatus(t.statusNow(time.Now()))
-		g.Go(func() error { return t.run(ctx) })
-	}
+	s.begin(inv, links)
 }
 
 // openChannels makes the inventory's two channels. They share nothing.
@@ -169,14 +195,18 @@ func lockRunDir(path string) (unlock func(), err error) {
 }
 
 // leftAlone is the status of a link that is not encrypted, and why.
-func leftAlone(l inventory.NodeLink, now time.Time) LinkStatus {
+func leftAlone(l inventory.NodeLink, p inventory.Policy, since, now time.Time) LinkStatus {
 	st := LinkStatus{ID: l.ID, Interface: l.Local.Interface, Verdict: l.Verdict.Kind.String(), Reason: l.Verdict.Reason, State: StateInside}
 	if l.Verdict.Kind == inventory.Exempt {
 		st.State = StateExempt
 		if o := l.Override; o != nil {
-			st.Faults = []health.Fault{health.Raise(health.Exempt, now,
+			st.Faults = []health.Fault{health.Raise(health.Exempt, since,
 				"until", o.Expires.Format(time.DateOnly), "reason", o.Reason, "approvers", o.Approvers)}
 		}
+	}
+	for _, e := range l.Expiring(p, now, expiresWithin) {
+		st.Faults = append(st.Faults, health.Raise(health.EvidenceExpiring, e.Expires.Add(-expiresWithin),
+			"evidence", fmt.Sprintf("%s (%s)", e.Control, e.Evidence), "until", e.Expires.Format(time.DateOnly)))
 	}
 	return st
 }

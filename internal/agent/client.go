@@ -78,6 +78,12 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return st, err
 }
 
+// Alive returns nil if the agent answers and nothing in it is stuck that only a
+// restart of its process can mend.
+func (c *Client) Alive(ctx context.Context) error {
+	return c.call(ctx, command{Verb: "alive"}, func(*answer) error { return nil })
+}
+
 // Watch calls each with the status now and after every change, until ctx ends
 // or the agent stops.
 func (c *Client) Watch(ctx context.Context, each func(Status) error) error {

@@ -40,7 +40,7 @@ func fencedTask(t *testing.T, mode inventory.Mode) *task {
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth4"}, PeerName: "eth9"}); err != nil {
 		t.Fatal(err)
 	}
-	tk := &task{server: &server{platform: linux}, policy: inventory.Policy{Mode: mode}, log: slog.New(slog.DiscardHandler)}
+	tk := &task{server: newLeased(&server{platform: linux}, &lease{}), policy: inventory.Policy{Mode: mode}, log: slog.New(slog.DiscardHandler)}
 	tk.link = inventory.NodeLink{Link: &inventory.Link{MKA: inventory.DefaultMKA()}, Local: inventory.End{Interface: "eth4"}}
 	if tk.parent, err = findParent("eth4"); err != nil {
 		t.Fatal(err)

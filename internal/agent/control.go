@@ -22,7 +22,7 @@ const socketName = "agent.sock"
 // A verb over the control socket is one line of JSON each way; watch answers
 // with a line at every change until the caller hangs up.
 type command struct {
-	Verb string        `json:"verb"` // status, watch, rekey, suspend, down
+	Verb string        `json:"verb"` // status, watch, alive, rekey, suspend, down
 	Link string        `json:"link,omitempty"`
 	For  time.Duration `json:"for,omitempty"` // of suspend
 }
@@ -48,7 +48,7 @@ type request struct {
 const rekeyPatience = 20 * time.Second
 
 // serve answers on the control socket until ctx ends.
-func (s *server) serve(ctx context.Context, ready func()) error {
+func (s *server) serve(ctx context.Context) error {
 	path := filepath.Join(s.opts.RunDir, socketName)
 	_ = os.Remove(path) // ours: the lock says that no other agent lives
 	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
@@ -63,8 +63,8 @@ func (s *server) serve(ctx context.Context, ready func()) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 	defer conns.Wait()
-	if ready != nil {
-		ready()
+	if s.opts.Ready != nil {
+		s.opts.Ready()
 	}
 	for {
 		c, err := l.Accept()
@@ -117,6 +117,12 @@ func (s *server) answer(ctx context.Context, c net.Conn) {
 				return
 			}
 		}
+	case "alive":
+		var a answer
+		if err := s.alive(); err != nil {
+			a.Error = err.Error()
+		}
+		_ = out.Encode(a)
 	case "suspend":
 		if cmd.For < 0 || cmd.For > MaxSuspension {
 			_ = out.Encode(answer{Error: fmt.Sprintf("MKA can announce an absence of up to %v; found %v", MaxSuspension, cmd.For)})
@@ -137,11 +143,16 @@ func (s *server) answer(ctx context.Context, c net.Conn) {
 
 // ask hands a command to the task of its link and waits for the outcome.
 func (s *server) ask(ctx context.Context, cmd command) error {
+	s.mu.Lock()
 	t := s.tasks[cmd.Link]
+	st, known := s.status[cmd.Link]
+	s.mu.Unlock()
+	if t == nil && cmd.Verb == "down" {
+		if left, err := s.downLeftover(cmd.Link); left {
+			return err
+		}
+	}
 	if t == nil {
-		s.mu.Lock()
-		st, known := s.status[cmd.Link]
-		s.mu.Unlock()
 		if known {
 			return fmt.Errorf("link %s is not encrypted here (%s: %s): there is nothing to %s", cmd.Link, st.State, st.Reason, cmd.Verb)
 		}

@@ -19,7 +19,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/lever-link/lever/internal/keys"
 	"github.com/lever-link/lever/inventory"
 	"github.com/lever-link/lever/macsec/macsectest"
 )
@@ -28,15 +27,16 @@ import (
 func newServing(t *testing.T) *server {
 	t.Helper()
 	opts := Options{Node: "r1", RunDir: newRunDir(t), StateDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)}
-	s := newServer(opts, inventory.Policy{}, newMachine(t, "r1").platform(), macsectest.New(), &linkEvents{})
+	ready := make(chan struct{})
+	opts.Ready = func() { close(ready) }
+	s := newServer(opts, newMachine(t, "r1").platform(), macsectest.New(), &linkEvents{})
 	ctx, cancel := context.WithCancel(t.Context())
 	g, ctx := errgroup.WithContext(ctx)
-	s.start(ctx, g, []inventory.NodeLink{{
+	s.start(ctx, g, &inventory.Inventory{}, []inventory.NodeLink{{
 		Link:  &inventory.Link{ID: "l0", Verdict: inventory.Verdict{Kind: inventory.Inside, Reason: "it stays in building A"}},
 		Local: inventory.End{Interface: "eth0"},
-	}}, [2]keys.Channel{})
-	ready := make(chan struct{})
-	g.Go(func() error { return s.serve(ctx, func() { close(ready) }) })
+	}})
+	g.Go(func() error { return s.serve(ctx) })
 	t.Cleanup(func() {
 		cancel()
 		if err := g.Wait(); err != nil {
@@ -246,8 +246,8 @@ func TestRekeyOverTheSocketAnswersWhenTheSAKIsInUse(t *testing.T) {
 func TestStatusIsPublishedBeforeTheAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t)
-		s := newServer(Options{Log: slog.New(slog.DiscardHandler)}, p.r1.policy, p.r1.platform(), p.r1.kernel, &linkEvents{})
-		tk := newTask(s, p.r1.link, [2]keys.Channel{}, nil)
+		s := newServer(Options{Log: slog.New(slog.DiscardHandler)}, p.r1.platform(), p.r1.kernel, &linkEvents{})
+		tk := newTask(s, spec{link: p.r1.link, policy: p.r1.policy})
 		caller := make(chan error) // who does not take the answer yet
 		tk.served, tk.takenDown = []chan error{caller}, true
 		go tk.publish()

@@ -22,7 +22,7 @@ import (
 // Each condition of a Port has a fault of its own, in words without a gap.
 func TestEveryConditionHasItsFault(t *testing.T) {
 	p := newPair(t)
-	tk := &task{server: &server{}, log: slog.New(slog.DiscardHandler), link: p.r1.link, epochs: map[mka.CKN]keys.Epoch{"abcd": {Number: 3}}}
+	tk := &task{server: newLeased(&server{}, &lease{}), log: slog.New(slog.DiscardHandler), link: p.r1.link, epochs: map[mka.CKN]keys.Epoch{"abcd": {Number: 3}}}
 	tk.parent.name = "eth4"
 	c := mka.Condition{
 		CKN: "abcd", Source: mka.MAC{2, 0, 0, 0, 0, 2}, SCI: farSCI, KI: mka.KI{MI: mka.MI{7}, KN: 5},
@@ -85,7 +85,7 @@ func TestAnnouncedSuites(t *testing.T) {
 		}
 		// What the key server distributes tells more than what somebody announces.
 		p := newPair(t)
-		tk := &task{server: &server{}, log: slog.New(slog.DiscardHandler), link: p.r1.link, epochs: map[mka.CKN]keys.Epoch{}}
+		tk := &task{server: newLeased(&server{}, &lease{}), log: slog.New(slog.DiscardHandler), link: p.r1.link, epochs: map[mka.CKN]keys.Epoch{}}
 		now := time.Unix(9, 0)
 		tk.began = now
 		tk.diagnose(c.st, now)

@@ -242,8 +242,11 @@ func (n *node) start(links ...inventory.NodeLink) {
 	if n.life != nil {
 		on, kernel = n.life.around(on, kernel)
 	}
-	n.server = newServer(opts, n.policy, on, kernel, n.links)
-	n.server.start(ctx, g, append(links, n.link), [2]keys.Channel{n.channels[0], n.channels[1]})
+	n.server = newServer(opts, on, kernel, n.links)
+	n.server.open = func(*inventory.Inventory, *slog.Logger) [2]keys.Channel {
+		return [2]keys.Channel{n.channels[0], n.channels[1]}
+	}
+	n.server.start(ctx, g, &inventory.Inventory{Policy: n.policy}, append(links, n.link))
 	n.stop = func() {
 		cancel()
 		if err := g.Wait(); err != nil {

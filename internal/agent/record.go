@@ -36,6 +36,8 @@ type linkFile struct {
 	// Fence is how lever status looks at the fence when no agent runs.
 	Fence *FenceStatus `json:"fence,omitempty"`
 	MKA   *mka.Record  `json:"mka,omitempty"`
+	// Removed: the inventory no longer had the link, and the fence was left closed.
+	Removed bool `json:"removed,omitempty"`
 }
 
 const linkFileVersion = 1

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/json"
+	"reflect"
 	"time"
 
 	"github.com/lever-link/lever/internal/health"
@@ -110,7 +111,23 @@ func (l LinkStatus) MarshalJSON() ([]byte, error) {
 func (s *server) setStatus(l LinkStatus) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.status[l.ID] = l
+	s.said[l.ID], s.status[l.ID] = l, s.whole(l)
+	s.wakeWatchers()
+}
+
+// setStatusIfNew is setStatus for what is said again and again.
+func (s *server) setStatusIfNew(l LinkStatus) {
+	s.mu.Lock()
+	old, known := s.said[l.ID]
+	s.mu.Unlock()
+	if !known || !reflect.DeepEqual(old, l) {
+		s.setStatus(l)
+	}
+}
+
+// wakeWatchers tells whoever watches that the status has changed. The caller holds
+// s.mu.
+func (s *server) wakeWatchers() {
 	close(s.changed)
 	s.changed = make(chan struct{})
 }

@@ -25,11 +25,13 @@ type Suspended struct {
 // suspendAll has every encrypted link announce that this agent will be away.
 func (s *server) suspendAll(ctx context.Context, d time.Duration) []Suspended {
 	var all []Suspended
+	s.mu.Lock()
 	for _, id := range s.order {
 		if s.tasks[id] != nil {
 			all = append(all, Suspended{Link: id})
 		}
 	}
+	s.mu.Unlock()
 	var wg sync.WaitGroup
 	for i := range all {
 		wg.Go(func() {

@@ -27,7 +27,8 @@ const retryDelay = time.Second
 // task keeps one link encrypted. Everything but its channels belongs to the
 // goroutine that runs it.
 type task struct {
-	server   *server
+	server   *leased
+	lease    *lease
 	log      *slog.Logger
 	link     inventory.NodeLink
 	policy   inventory.Policy
@@ -35,7 +36,8 @@ type task struct {
 	store    *keys.Store
 	events   *subscription
 	requests chan request
-	pulse    pulse // beaten each time round, at least every two seconds
+	changes  chan spec // what the inventory has changed
+	pulse    pulse     // beaten each time round, at least every two seconds
 
 	// The state of the current session; zero between sessions.
 	parent   parent
@@ -82,10 +84,12 @@ type task struct {
 	lastStatus   string
 }
 
-func newTask(s *server, l inventory.NodeLink, channels [2]keys.Channel, store *keys.Store) *task {
+func newTask(s *server, sp spec) *task {
+	l := &lease{}
 	return &task{
-		server: s, log: s.log.With("link", l.ID), link: l, policy: s.policy, channels: channels, store: store,
-		events: s.links.subscribe(), requests: make(chan request), heardFrom: map[mka.SCI]time.Time{},
+		server: newLeased(s, l), lease: l, log: s.log.With("link", sp.link.ID), link: sp.link, policy: sp.policy,
+		channels: sp.channels, store: leasedStore(s.store, l),
+		events: s.links.subscribe(), requests: make(chan request), changes: make(chan spec, 1), heardFrom: map[mka.SCI]time.Time{},
 	}
 }
 
@@ -126,6 +130,12 @@ func (t *task) pause(ctx context.Context) bool {
 			return false
 		case r := <-t.requests:
 			t.refuse(r)
+		case sp := <-t.changes:
+			_ = t.update(sp)
+			t.publish()
+			if !t.takenDown {
+				return true
+			}
 		case <-t.events.c:
 			if !t.takenDown {
 				return true
@@ -237,6 +247,10 @@ func (t *task) session(ctx context.Context) error {
 		case <-t.events.fence:
 			if err := t.checkFence(); err != nil {
 				return cmp.Or(t.look(), err) // unless the interface itself is gone
+			}
+		case sp := <-t.changes:
+			if err := t.update(sp); err != nil {
+				return err
 			}
 		case <-t.events.c:
 			if err := t.look(); err != nil {

@@ -1,0 +1,265 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lever-link/lever/internal/fence"
+	"github.com/lever-link/lever/internal/health"
+	"github.com/lever-link/lever/inventory"
+	"github.com/lever-link/lever/macsec"
+)
+
+// leftover is what is in the kernel of a link that this agent no longer keeps
+// there. Its keys and device go at once, for nobody watches over them any more.
+// The fence goes only where somebody has said that plain frames may pass: the
+// inventory, by another verdict, or an operator, by lever down. That a link is no
+// longer listed says nothing about its custody.
+type leftover struct {
+	file   linkFile
+	fate   fate
+	reason string
+	since  time.Time
+	failed error // of the last attempt to put it right
+}
+
+// fate is what becomes of the fence of a leftover.
+type fate uint8
+
+const (
+	barred  fate = iota // it stays, until lever down
+	opened              // it goes, with all that is known of the link
+	handed              // it is another link's by now
+	ignored             // it was not closed, and that is all that is known
+)
+
+// movedID is the name of what a link leaves at an interface from which it has
+// moved. No link id has an @.
+func movedID(link, iface string) string { return link + "@" + iface }
+
+// leave puts on record what is left of a link, and clears it as far as it can be
+// cleared now. The link's keeper has ended. s.reconf is held.
+func (s *server) leave(lo *leftover) {
+	if lo.fate == barred {
+		lo.file.Removed = true
+		if err := lo.file.write(s.platform.files, s.opts.RunDir); err != nil {
+			s.log.Error("what is left of a link could not be recorded: lever down will not know of it after a restart", "link", lo.file.Link, "error", err)
+		}
+	}
+	if id := lo.file.Link; lo.fate == barred && !s.listed[id] {
+		s.mu.Lock()
+		s.order = append(slices.DeleteFunc(s.order, func(o string) bool { return o == id }), id)
+		s.mu.Unlock()
+	}
+	s.left[lo.file.Link] = lo
+	s.clearUp(lo)
+}
+
+// clearUp does what is to be done about a leftover, again until it is done: for a
+// link that is barred as often as it is called, since an interface that was
+// replaced comes without a fence.
+func (s *server) clearUp(lo *leftover) {
+	err := s.tryClear(lo)
+	if err != nil && (lo.failed == nil || lo.failed.Error() != err.Error()) {
+		s.log.Error("what is left of a link could not be put right", "link", lo.file.Link, "error", err)
+	}
+	lo.failed = err
+	id := lo.file.Link
+	switch {
+	case err == nil && lo.fate != barred:
+		delete(s.left, id)
+		s.supervise(id, func(f *health.Set) bool { return f.Clear(health.LinkFailed) })
+		s.forget(id)
+	case s.listed[id]: // under another verdict, which has its own status
+		if err != nil {
+			s.supervise(id, func(f *health.Set) bool {
+				return f.Raise(health.Raise(health.LinkFailed, lo.since, "interface", lo.file.Interface, "detail", err))
+			})
+		}
+	default:
+		s.setStatusIfNew(lo.status())
+	}
+}
+
+func (s *server) tryClear(lo *leftover) error {
+	f := &lo.file
+	p, err := s.platform.findParent(f.Interface)
+	switch {
+	case isA[*missingError](err) && lo.fate == barred:
+		return nil // and when it comes back its fence is closed
+	case isA[*missingError](err): // what was on it is gone with it
+	case err != nil:
+		return err
+	default:
+		// Before the device goes: until then nothing passes in the clear anyway.
+		if lo.fate == barred {
+			if _, err := s.platform.closeFence(p.index, lo.fence()); err != nil {
+				return fmt.Errorf("close the fence on %s: %w", f.Interface, err)
+			}
+		}
+		if err := removeDevice(s.kernel, p, f.Secure); err != nil {
+			return err
+		}
+		if lo.fate == opened {
+			if err := s.platform.openFence(p.index); err != nil {
+				return fmt.Errorf("open the fence on %s: %w", f.Interface, err)
+			}
+		}
+	}
+	if lo.fate == barred || s.kept[f.Link] != nil {
+		return nil
+	}
+	return removeLinkFile(s.platform.files, s.opts.RunDir, f.Link)
+}
+
+// removeDevice deletes the device of a link, if it is there and where it belongs.
+func removeDevice(k macsec.Kernel, p parent, name string) error {
+	dev, err := k.Device(name)
+	switch {
+	case errors.Is(err, macsec.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case dev.Parent != p.index:
+		return nil // another's by now
+	}
+	return k.DeleteDevice(dev.Index)
+}
+
+// fence is how the fence of a leftover was closed.
+func (lo *leftover) fence() fence.Options {
+	o := fence.Options{EtherType: inventory.DefaultMKA().EtherType}
+	if lo.file.Fence != nil {
+		o = lo.file.Fence.options()
+	}
+	o.Monitor = false
+	return o
+}
+
+// status is what is shown of a leftover.
+func (lo *leftover) status() LinkStatus {
+	f := &lo.file
+	st := LinkStatus{
+		ID: f.Link, Interface: f.Interface, SecureInterface: f.Secure,
+		Verdict: inventory.Encrypt.String(), Reason: lo.reason, State: StateRemoved,
+	}
+	if lo.fate == barred {
+		st.Faults = append(st.Faults, health.Raise(health.LinkRemoved, lo.since, "interface", f.Interface, "link", f.Link))
+	}
+	if lo.failed != nil {
+		st.Faults = append(st.Faults, health.Raise(health.LinkFailed, lo.since, "interface", f.Interface, "detail", lo.failed))
+	}
+	return st
+}
+
+// downLeftover is `lever down` of a link that is left over. known says whether it
+// is one.
+func (s *server) downLeftover(id string) (known bool, err error) {
+	s.reconf.Lock()
+	defer s.reconf.Unlock()
+	lo := s.left[id]
+	if lo == nil {
+		return false, nil
+	}
+	s.log.Warn("what is left of a link is taken down: plain traffic may pass from now on", "link", id, "interface", lo.file.Interface)
+	again := *lo
+	again.fate = opened
+	if err := s.tryClear(&again); err != nil {
+		return true, fmt.Errorf("take link %s down: %w", id, err)
+	}
+	delete(s.left, id)
+	s.forget(id)
+	return true, nil
+}
+
+// inherit looks for what an earlier agent has left of links that the inventory has
+// no more, has elsewhere, or leaves alone: an inventory that was changed while no
+// agent ran means the same as one that changes now. s.reconf is held.
+func (s *server) inherit(links []inventory.NodeLink, now time.Time) {
+	entries, err := os.ReadDir(filepath.Join(s.opts.RunDir, linksDir))
+	if err != nil {
+		s.log.Error("the run directory cannot be read: what an earlier agent has left is not known", "error", err)
+		return
+	}
+	byInterface := map[string]*inventory.NodeLink{}
+	byID := map[string]*inventory.NodeLink{}
+	for i := range links {
+		byInterface[links[i].Local.Interface], byID[links[i].ID] = &links[i], &links[i]
+	}
+	for _, e := range entries {
+		id, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok {
+			continue
+		}
+		f, err := readLinkFile(s.opts.RunDir, id)
+		if err != nil || f == nil {
+			if byID[id] == nil {
+				s.log.Error("a link that the inventory does not have has a record that cannot be read: look for its device and its fence", "link", id, "error", err)
+			}
+			continue
+		}
+		l, there := byID[id], byInterface[f.Interface]
+		lo := &leftover{file: *f, since: now, fate: barred, reason: removedReason}
+		switch {
+		case l != nil && l == there && l.Verdict.Kind == inventory.Encrypt:
+			if f.Secure != l.Local.Secure {
+				s.dropDevice(f)
+			}
+			continue // resumed
+		case l != nil && l == there:
+			lo.fate, lo.reason = opened, l.Verdict.Reason
+		case l != nil && l.Verdict.Kind == inventory.Encrypt: // it has moved, and takes its record along
+			lo.file.Link, lo.file.MKA, lo.reason = movedID(id, f.Interface), nil, "link "+id+" has moved to "+l.Local.Interface
+		}
+		if there != nil && there != l {
+			lo.fate = handed
+			if there.Verdict.Kind != inventory.Encrypt {
+				lo.fate = opened
+			}
+		} else if lo.fate == barred && f.Fence != nil && f.Fence.options().Monitor {
+			lo.fate = ignored
+		}
+		s.log.Warn("an earlier agent has left a link that the inventory does not have there: its keys and device go",
+			"link", id, "interface", f.Interface, "fence", lo.fate.String())
+		s.leave(lo)
+	}
+}
+
+const removedReason = "it is no longer in the inventory"
+
+func (f fate) String() string {
+	return [...]string{"stays", "opened", "of another link", "as it was"}[f]
+}
+
+// dropDevice removes the device of a link that is about to get another one. The
+// fence stays closed meanwhile.
+func (s *server) dropDevice(f *linkFile) {
+	p, err := s.platform.findParent(f.Interface)
+	if err == nil {
+		err = removeDevice(s.kernel, p, f.Secure)
+	}
+	if err != nil && !isA[*missingError](err) {
+		s.log.Error("the link's old device could not be removed", "link", f.Link, "device", f.Secure, "error", err)
+	}
+}
+
+// forget takes a link that is no more out of the status, unless the inventory has
+// one of that name.
+func (s *server) forget(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listed[id] {
+		return
+	}
+	delete(s.status, id)
+	delete(s.said, id)
+	delete(s.supervised, id)
+	delete(s.tasks, id)
+	s.order = slices.DeleteFunc(s.order, func(o string) bool { return o == id })
+	s.wakeWatchers()
+}

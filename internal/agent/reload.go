@@ -1,0 +1,368 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/lever-link/lever/internal/health"
+	"github.com/lever-link/lever/inventory"
+)
+
+const (
+	// judgeEvery bounds how long verdicts are not looked at: the wall clock may be
+	// set, and a timer knows nothing of it.
+	judgeEvery = time.Minute
+	// expiresWithin is how long before its end evidence is a fault: time to renew it.
+	expiresWithin = 30 * 24 * time.Hour
+	// clearEvery is how often what is left of links is looked at.
+	clearEvery = 2 * time.Second
+)
+
+// begin takes up the links of an inventory that was read just now.
+func (s *server) begin(inv *inventory.Inventory, links []inventory.NodeLink) {
+	s.reconf.Lock()
+	defer s.reconf.Unlock()
+	now := s.date()
+	s.inv = inv
+	s.list(links)
+	s.inherit(links, now)
+	for _, l := range links {
+		s.take(l)
+	}
+}
+
+// list sets which links the status shows, and in which order. What is left of
+// others comes last.
+func (s *server) list(links []inventory.NodeLink) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.order
+	s.order, s.listed = nil, map[string]bool{}
+	for _, l := range links {
+		s.order = append(s.order, l.ID)
+		s.listed[l.ID] = true
+	}
+	for _, id := range old {
+		if !s.listed[id] {
+			s.order = append(s.order, id)
+		}
+	}
+}
+
+// take gives a link of the inventory its task, or says why it is left alone.
+func (s *server) take(l inventory.NodeLink) {
+	if l.Verdict.Kind != inventory.Encrypt {
+		s.setStatus(leftAlone(l, s.inv.Policy, s.started, s.date()))
+		return
+	}
+	delete(s.left, l.ID)
+	s.mu.Lock()
+	delete(s.supervised, l.ID)
+	s.mu.Unlock()
+	s.keep(spec{link: l, policy: s.inv.Policy, channels: s.channels})
+}
+
+// follow keeps up with the inventory until ctx ends: with its files, with SIGHUP,
+// and with the dates in it.
+func (s *server) follow(ctx context.Context, changed <-chan struct{}) error {
+	events := s.links.subscribe()
+	defer events.end()
+	clearing := time.NewTicker(clearEvery)
+	defer clearing.Stop()
+	judge := time.NewTimer(s.untilJudged())
+	defer judge.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+			s.reload("its files changed")
+		case <-s.opts.Reload:
+			s.reload("SIGHUP")
+		case <-judge.C:
+			s.judge()
+		case <-events.c:
+			s.catchUp()
+			continue
+		case <-clearing.C:
+			s.catchUp()
+			continue
+		}
+		judge.Reset(s.untilJudged())
+	}
+}
+
+// date is the time by which verdicts are judged: the wall clock's, which may be
+// set forward, but never back. A clock that is wrong for a while must not turn a
+// verdict of encrypt into another one.
+func (s *server) date() time.Time {
+	if now := s.wall(); now.After(s.judged) {
+		s.judged = now
+	}
+	return s.judged
+}
+
+func (s *server) untilJudged() time.Duration {
+	s.reconf.Lock()
+	defer s.reconf.Unlock()
+	now := s.date()
+	if next, ok := s.inv.NextChange(now); ok {
+		return min(max(next.Sub(now), time.Millisecond), judgeEvery)
+	}
+	return judgeEvery
+}
+
+// reload reads the inventory again and does what that changes. One with mistakes
+// changes nothing.
+func (s *server) reload(why string) {
+	if s.opts.Reloading != nil {
+		s.opts.Reloading()
+	}
+	if s.opts.Ready != nil {
+		defer s.opts.Ready()
+	}
+	s.reconf.Lock()
+	defer s.reconf.Unlock()
+	inv, err := inventory.Load(s.opts.Inventory, inventory.WithNow(s.date()))
+	var paths []string
+	if err == nil {
+		paths, err = Paths(inv, s.opts.Node)
+	}
+	if err == nil && s.opts.Admit != nil {
+		err = s.opts.Admit(paths...)
+	}
+	if err != nil {
+		s.log.Error("the inventory was not accepted: the last good one stays in force", "reason", why, "error", oneLine(err))
+		s.nodeFault(func(f *health.Set) bool {
+			return f.Raise(health.Raise(health.InventoryInvalid, time.Now(), "detail", oneLine(err)))
+		})
+		return
+	}
+	s.nodeFault(func(f *health.Set) bool { return f.Clear(health.InventoryInvalid) })
+	s.log.Info("inventory read again", "reason", why, "links_changed", s.adopt(inv))
+}
+
+// judge lets time pass in the inventory.
+func (s *server) judge() {
+	s.reconf.Lock()
+	defer s.reconf.Unlock()
+	s.adopt(s.inv.At(s.date()))
+	// What is about to expire is said of links that stay as they are.
+	links, err := s.inv.ForNode(s.opts.Node)
+	if err != nil {
+		return
+	}
+	for _, l := range links {
+		if s.kept[l.ID] == nil {
+			s.setStatusIfNew(leftAlone(l, s.inv.Policy, s.started, s.date()))
+		}
+	}
+}
+
+// nodeFault changes the faults of the node as a whole.
+func (s *server) nodeFault(change func(*health.Set) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if change(&s.nodeFaults) {
+		s.wakeWatchers()
+	}
+}
+
+// adopt makes next the inventory in force, and returns how many links of this node
+// that changes. What it does at each is what inventory.Diff says, no more: links
+// that are not in it are not touched. s.reconf is held.
+func (s *server) adopt(next *inventory.Inventory) (changed int) {
+	last := s.inv
+	links, err := next.ForNode(s.opts.Node)
+	if err != nil {
+		s.log.Error("the inventory has lost this node", "error", err) // not from reload
+		return 0
+	}
+	changes := s.changesHere(last, next)
+	s.inv = next
+	if last.Channels != next.Channels {
+		s.channels = s.open(next, s.log)
+	}
+	s.list(links)
+	// What ends comes first: another link may want its interface or its name.
+	var begin []*inventory.EndChange
+	for i := range changes {
+		e := &changes[i].end
+		s.log.Info("the inventory changes a link", "link", changes[i].Link, "fields", fmt.Sprint(changes[i].Fields),
+			"session", e.Session.String(), "fence", e.Fence.String(), "does", e.Words())
+		if s.endOf(e) {
+			begin = append(begin, e)
+		}
+	}
+	for _, e := range begin {
+		s.take(*e.After)
+	}
+	return len(changes)
+}
+
+// hereChange is a change as it is at this node.
+type hereChange struct {
+	inventory.Change
+	end inventory.EndChange
+}
+
+func (s *server) changesHere(last, next *inventory.Inventory) (out []hereChange) {
+	for _, c := range inventory.Diff(last, next) {
+		for _, e := range c.Ends {
+			if e.Node == s.opts.Node {
+				out = append(out, hereChange{c, e})
+			}
+		}
+	}
+	return out
+}
+
+// endOf does what a change ends, and says whether e.After is to be taken up.
+func (s *server) endOf(e *inventory.EndChange) (begin bool) {
+	if e.Before == nil {
+		return true
+	}
+	id := e.Before.ID
+	k, down := s.kept[id], s.isDown(id)
+	if e.After != nil && k != nil && e.After.Verdict.Kind == inventory.Encrypt &&
+		(e.Session == inventory.Untouched || down && e.Session != inventory.Moved) {
+		// A link that an operator has taken down stays so until the agent starts anew.
+		k.change(spec{link: *e.After, policy: s.inv.Policy, channels: s.channels})
+		return false
+	}
+	if k != nil {
+		if err := k.end(); err != nil {
+			s.log.Error("the link cannot follow the inventory yet", "link", id, "error", err)
+			s.behind[id] = whileStuck(s.behind[id], e)
+			return false
+		}
+		delete(s.kept, id)
+		s.mu.Lock()
+		delete(s.tasks, id)
+		delete(s.supervised, id)
+		s.mu.Unlock()
+	}
+	f := linkFile{Link: id, Interface: e.Before.Local.Interface, Secure: e.Before.Local.Secure}
+	if old, err := readLinkFile(s.opts.RunDir, id); err == nil && old != nil {
+		f = *old
+	}
+	lo := &leftover{file: f, since: time.Now(), reason: removedReason}
+	switch e.Session {
+	case inventory.Untouched, inventory.Resumed, inventory.Started:
+		return e.After != nil
+	case inventory.Remade:
+		s.dropDevice(&f)
+		return true
+	case inventory.TakenDown:
+		lo.fate, lo.reason = opened, e.After.Verdict.Reason
+	case inventory.Dropped:
+		lo.fate = s.fateOf(e)
+	case inventory.Moved:
+		lo.fate = s.fateOf(e)
+		lo.file.Link, lo.file.MKA, lo.reason = movedID(id, f.Interface), nil, "link "+id+" has moved to "+e.After.Local.Interface
+	}
+	if down { // there is nothing left, and the fence was opened by an operator
+		if lo.fate == barred || lo.fate == ignored {
+			s.forget(id)
+			return e.After != nil
+		}
+	}
+	s.leave(lo)
+	return e.After != nil
+}
+
+// fateOf is what a change says of the fence of a link that is dropped or moved.
+func (s *server) fateOf(e *inventory.EndChange) fate {
+	switch e.Fence {
+	case inventory.FenceStays:
+		return barred
+	case inventory.FenceReplaced:
+		for _, l := range s.inv.Links {
+			if l.ID == e.Heir && l.Verdict.Kind != inventory.Encrypt {
+				return opened
+			}
+		}
+		return handed
+	case inventory.FenceSame, inventory.FenceOpened, inventory.FenceClosed, inventory.FenceRedone:
+	}
+	return ignored
+}
+
+// catchUp does again what could not be done: what is left of links, and links that
+// could not follow the inventory because their task was stuck.
+func (s *server) catchUp() {
+	s.reconf.Lock()
+	defer s.reconf.Unlock()
+	for id, e := range s.behind {
+		select {
+		case <-s.kept[id].done:
+		default:
+			continue
+		}
+		delete(s.behind, id)
+		if s.endOf(e) {
+			s.take(*e.After)
+		}
+	}
+	for _, lo := range s.left {
+		s.clearUp(lo)
+	}
+}
+
+// whileStuck is two changes of a link in one, of which the first could not be
+// carried out yet.
+func whileStuck(first, second *inventory.EndChange) *inventory.EndChange {
+	if first == nil {
+		return second
+	}
+	both := &inventory.EndChange{Node: second.Node, Before: first.Before, After: second.After, Fence: second.Fence, Heir: second.Heir}
+	switch {
+	case both.After == nil:
+		both.Session, both.Fence = inventory.Dropped, inventory.FenceStays
+	case both.After.Local.Interface != both.Before.Local.Interface:
+		both.Session, both.Fence = inventory.Moved, inventory.FenceStays
+	case both.After.Verdict.Kind != inventory.Encrypt:
+		both.Session = inventory.TakenDown
+	default:
+		both.Session = inventory.Remade
+	}
+	return both
+}
+
+// isDown reports whether a link was taken down by an operator.
+func (s *server) isDown(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status[id].State == StateDown
+}
+
+// update gives the task what has changed in its link without ending the session.
+func (t *task) update(sp spec) error {
+	t.link, t.policy, t.channels = sp.link, sp.policy, sp.channels
+	if t.port == nil {
+		return nil
+	}
+	if err := t.ensureFence(); err != nil {
+		return err
+	}
+	t.file.Fence = fenceStatus(t.fenceOptions())
+	t.persist(t.file.MKA)
+	if t.everUp {
+		if err := t.server.platform.ensureAddresses(t.device.Index, t.link.Local.Addresses); err != nil {
+			t.log.Error("addresses", "error", err)
+		}
+	}
+	return nil
+}
+
+// oneLine is a list of mistakes in one line.
+func oneLine(err error) string {
+	const most = 8
+	lines := strings.Split(err.Error(), "\n")
+	if more := len(lines) - most; more > 0 {
+		lines = append(lines[:most], fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(lines, "; ")
+}
