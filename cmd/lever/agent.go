@@ -79,7 +79,11 @@ func serve(ctx context.Context, o agent.Options) error {
 	watched, unwatch := context.WithCancel(ctx)
 	defer unwatch()
 	watch := sync.OnceFunc(func() {
-		go manager.Watch(watched, func(ctx context.Context) (string, error) { return alive(ctx, o.RunDir) })
+		client := agent.NewClient(o.RunDir)
+		go manager.Watch(watched, func(ctx context.Context) error { _, err := client.Status(ctx); return err })
+		go func() {
+			_ = client.Watch(watched, func(st agent.Status) error { manager.Status(summary(st)); return nil })
+		}()
 	})
 	o.Ready = func() {
 		manager.Ready()
@@ -88,12 +92,8 @@ func serve(ctx context.Context, o agent.Options) error {
 	return agent.Run(ctx, o)
 }
 
-// alive asks the agent over its socket, as everybody else does.
-func alive(ctx context.Context, runDir string) (string, error) {
-	st, err := agent.NewClient(runDir).Status(ctx)
-	if err != nil {
-		return "", err
-	}
+// summary is what systemctl status says of the agent.
+func summary(st agent.Status) string {
 	secured, must := 0, 0
 	for _, l := range st.Links {
 		if l.Verdict == inventory.Encrypt.String() {
@@ -103,5 +103,5 @@ func alive(ctx context.Context, runDir string) (string, error) {
 			secured++
 		}
 	}
-	return fmt.Sprintf("%d of %d links that must be encrypted are secured", secured, must), nil
+	return fmt.Sprintf("%d of %d links that must be encrypted are secured", secured, must)
 }

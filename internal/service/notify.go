@@ -3,6 +3,8 @@ package service
 import (
 	"context"
 	"log/slog"
+	"runtime/pprof"
+	"strings"
 	"sync"
 	"time"
 
@@ -79,10 +81,10 @@ func (n *Notifier) tell(state string) {
 }
 
 // Watch gives the manager a sign of life as long as alive finds the agent alive,
-// with what alive says as its status, until ctx ends. An agent that is not is left
-// to the manager, which ends and restarts it: that loses no frame, and a wedged
-// agent may lose the link at the next rekey.
-func (n *Notifier) Watch(ctx context.Context, alive func(context.Context) (status string, err error)) {
+// until ctx ends. An agent that is not is left to the manager, which ends and
+// restarts it: that loses no frame, and a wedged agent may lose the link at the
+// next rekey. What its goroutines were at is in the log before that.
+func (n *Notifier) Watch(ctx context.Context, alive func(context.Context) error) {
 	if n.watchdog <= 0 {
 		return
 	}
@@ -93,23 +95,19 @@ func (n *Notifier) Watch(ctx context.Context, alive func(context.Context) (statu
 	wellBefore := true
 	for {
 		check, cancel := context.WithTimeout(ctx, every)
-		status, err := alive(check)
+		err := alive(check)
 		cancel()
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
 			n.tell(daemon.SdNotifyWatchdog)
-			n.Status(status)
 			if !wellBefore {
 				n.log.Info("the agent answers again")
 			}
-		default:
-			n.Status("not alive: " + err.Error())
-			if wellBefore {
-				n.log.Error("the agent does not answer itself; the service manager will restart it if this lasts",
-					"patience", n.watchdog, "error", err)
-			}
+		case wellBefore:
+			n.log.Error("the agent does not answer itself; the service manager will restart it if this lasts",
+				"patience", n.watchdog, "error", err, "goroutines", goroutines())
 		}
 		wellBefore = err == nil
 		select {
@@ -118,4 +116,15 @@ func (n *Notifier) Watch(ctx context.Context, alive func(context.Context) (statu
 			return
 		}
 	}
+}
+
+// goroutines is where each of them is, by function and line. Unlike the trace that
+// the runtime prints on SIGABRT it has no arguments and registers, which may be
+// parts of keys.
+func goroutines() string {
+	var b strings.Builder
+	if err := pprof.Lookup("goroutine").WriteTo(&b, 1); err != nil {
+		return err.Error()
+	}
+	return b.String()
 }
