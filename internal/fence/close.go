@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 )
 
 // A Change is one thing that Close has done.
@@ -40,6 +41,10 @@ func (e *OccupiedError) Error() string {
 // the most that it needs by itself: shut, clear the way, move to the front.
 const rounds = 8
 
+// lacking has the classifiers that the running kernel turned out not to have.
+// Each question would have it run modprobe.
+var lacking sync.Map
+
 // patience is how many steps may fail before Close does.
 const patience = 2
 
@@ -65,6 +70,7 @@ func (w *wanted) close(ifindex int) (changes []Change, err error) {
 		return nil, err
 	}
 	defer t.close()
+	_, w.lacking = lacking.Load(w.gates[Egress].kind)
 	made, failed := false, 0
 	for range rounds {
 		var found [2][]filter
@@ -76,6 +82,7 @@ func (w *wanted) close(ifindex int) (changes []Change, err error) {
 			for _, f := range found[i] {
 				own = own || f.ours()
 				made = made || f.ours() && f.madeHooks()
+				w.lacking = w.lacking && (!f.ours() || f.kind != w.gates[d].kind)
 			}
 		}
 		if !own {
@@ -116,6 +123,9 @@ func (w *wanted) close(ifindex int) (changes []Change, err error) {
 		}
 		if busy {
 			continue
+		}
+		if w.lacking { // and not the action, which the rows have, too
+			lacking.Store(w.gates[Egress].kind, true)
 		}
 		if len(occupied) > 0 {
 			return changes, &OccupiedError{occupied}

@@ -488,6 +488,9 @@ func TestWithoutBPF(t *testing.T) {
 			t.Errorf("%s: %s", d, got)
 		}
 	}
+	if _, asked := lacking.Load("nothing"); !asked {
+		t.Error("the kernel would be asked for the classifier at every look")
+	}
 	st := a.inspect(without)
 	if !st.Closed || !st.InPlace || len(st.Findings) != 2 || st.Findings[0].Problem != Weak || !strings.Contains(st.Findings[0].Text, "lldp is stopped") {
 		t.Errorf("%+v", st)
