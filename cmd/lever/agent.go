@@ -29,6 +29,10 @@ only then lets traffic flow. When it stops, or is killed, the encrypted path
 stays: start it again and it goes on without losing a frame. To remove a link's
 encryption, use lever down.
 
+What changes in the inventory's files takes effect at once, link by link; lever
+check --diff shows beforehand what that will be. SIGHUP has them read again in any
+case. An inventory with mistakes changes nothing and is a fault.
+
 It needs CAP_NET_ADMIN and CAP_NET_RAW, gives up everything else, and logs to
 standard error. There is one agent in a network namespace. The Debian package has
 it run by systemd as lever.service.`,
@@ -53,6 +57,10 @@ it run by systemd as lever.service.`,
 // serve runs the agent as a service: first it gives up what it does not need, and
 // what it opens later is what the inventory names now.
 func serve(ctx context.Context, o agent.Options) error {
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP) // from the start: unhandled, it would end the process
+	defer signal.Stop(reload)
+	o.Reload = reload
 	service.Harden(o.Log)
 	inv, err := inventory.Load(o.Inventory)
 	if err != nil {
@@ -70,17 +78,18 @@ func serve(ctx context.Context, o agent.Options) error {
 		return err
 	}
 	defer release()
-	_, err = service.Confine(service.Paths{Read: append(paths, o.Inventory), Write: []string{o.RunDir, o.StateDir}}, o.Log)
+	confined, err := service.Confine(service.Paths{Read: append(paths, o.Inventory), Write: []string{o.RunDir, o.StateDir}}, o.Log)
 	if err != nil {
 		return err
 	}
 	manager := service.NewNotifier(o.Log)
+	o.Admit, o.Reloading = confined.Admit, manager.Reloading
 	defer context.AfterFunc(ctx, manager.Stopping)()
 	watched, unwatch := context.WithCancel(ctx)
 	defer unwatch()
 	watch := sync.OnceFunc(func() {
 		client := agent.NewClient(o.RunDir)
-		go manager.Watch(watched, func(ctx context.Context) error { _, err := client.Status(ctx); return err })
+		go manager.Watch(watched, client.Alive)
 		go func() {
 			_ = client.Watch(watched, func(st agent.Status) error { manager.Status(summary(st)); return nil })
 		}()
