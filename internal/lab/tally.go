@@ -100,6 +100,11 @@ func (r StreamReport) Clean() bool {
 	return r.Sent > 0 && r.Lost() == 0 && r.Duplicates == 0 && r.Reordered == 0 && r.Foreign == 0
 }
 
+// Brief is the account of a stream that may lose.
+func (r StreamReport) Brief() string {
+	return fmt.Sprintf("%d from %s to %s, of which %d lost", r.Sent, r.From, r.To, r.Lost())
+}
+
 // String is the account in one line.
 func (r StreamReport) String() string {
 	s := fmt.Sprintf("%d sent, %d lost, %d duplicated, %d reordered", r.Sent, r.Lost(), r.Duplicates, r.Reordered)
