@@ -93,6 +93,7 @@ test-others:
 lint: $(LINT)
 	$(LINT) run ./...
 	$(LINT) run --build-tags '' ./...
+	$(LINT) run --build-tags deb ./internal/service
 
 fuzz:
 	@grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | grep -v /testdata/ | \

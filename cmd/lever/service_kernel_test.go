@@ -62,7 +62,7 @@ func TestAgentIsHardened(t *testing.T) {
 	s.lever(0, "rekey", theLink)
 	key := s.secured()
 	s.deliver(2, "ab")
-	key = s.securedAnew(key)
+	s.securedAnew(key)
 	s.kill(0)
 	s.start(0)
 	s.secured()
