@@ -280,7 +280,7 @@ func (t *task) setUpLink() error {
 		t.log.Warn("negotiating afresh", "error", err)
 	}
 	closeIt := t.ensureFence
-	if old != nil {
+	if old != nil && old.Fence != nil && old.Fence.options() == t.fenceOptions() {
 		closeIt = t.checkFence // what an earlier agent left, somebody may have changed
 	}
 	if err := closeIt(); err != nil {
@@ -576,7 +576,7 @@ func (t *task) sample() error {
 	t.checkArrivals(state, now)
 	t.retryState()
 	t.settleDrift(now)
-	if err := t.checkFence(); err != nil {
+	if err := t.lookAtFence(); err != nil {
 		return err
 	}
 	return t.checkSecY(state)
