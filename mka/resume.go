@@ -339,20 +339,6 @@ func (r *Record) outdated(adopted []AdoptedKey) bool {
 	})
 }
 
-// Ahead is r with every ceiling higher than anything that may have been reserved
-// since. Whoever resumes stores that first, and only then speaks, so that a record
-// which turns out to be the one before the last repeats no number: a restart takes
-// more of them at once than a stride.
-func (r *Record) Ahead() *Record {
-	ahead := *r
-	ahead.Participants = slices.Clone(r.Participants)
-	for i := range ahead.Participants {
-		pr := &ahead.Participants[i]
-		pr.MN, pr.KN = skip(pr.MN, mnStride), skip(pr.KN, knStride)
-	}
-	return &ahead
-}
-
 // skip leaves out all that can have been reserved at once above a ceiling: the
 // record may be the one before the last, if a crash lost that one.
 func skip(ceiling, stride uint32) uint32 {

@@ -22,6 +22,7 @@ var crashAll = flag.Bool("crash.all", false, "crash at every step, not at a samp
 type flow struct {
 	pair *pair
 	done chan struct{}
+	once sync.Once
 	wg   sync.WaitGroup
 
 	closely atomic.Bool
@@ -63,11 +64,12 @@ func (p *pair) flow() *flow {
 			f.mu.Unlock()
 		}
 	})
+	p.r1.t.Cleanup(f.end)
 	return f
 }
 
 func (f *flow) end() {
-	close(f.done)
+	f.once.Do(func() { close(f.done) })
 	f.wg.Wait()
 }
 

@@ -32,6 +32,8 @@ type life struct {
 	book *book
 	at   int  // the step at which it crashes; zero: it does not
 	done bool // whether that step is still done
+	// refuse, if set, may have a step fail: the world outside says no.
+	refuse func(what string) error
 
 	mu    sync.Mutex
 	steps []string
@@ -53,7 +55,13 @@ func (l *life) step(do func() error, what string, args ...any) error {
 	last := len(l.steps) == l.at
 	l.mu.Unlock()
 	l.expire(last && !l.done)
-	err := do()
+	err := error(nil)
+	if l.refuse != nil {
+		err = l.refuse(l.steps[len(l.steps)-1])
+	}
+	if err == nil {
+		err = do()
+	}
 	l.book.hold(l.node, what)
 	l.expire(last)
 	return err

@@ -114,8 +114,9 @@ func marked(alias, link string) (generation uint64, err error) {
 }
 
 // keep stores the link's record, and has the device vouch for it. In this order:
-// whoever dies in between leaves a record that is newer than the device knows. If it
-// cannot be stored the device says so as well, by a mark that no record has.
+// whoever dies in between has used nothing of the last record, and the one before it is
+// as good. If it cannot be stored the device says so as well, by a mark that no record
+// has.
 func (t *task) keep() error {
 	on := &t.server.platform
 	t.file.Generation++
@@ -143,7 +144,7 @@ func (t *task) recall(old *linkFile) {
 	case old.Generation < last:
 		err = fmt.Errorf("it is number %d, and there was a number %d", old.Generation, last)
 	default:
-		t.file.Generation, t.file.MKA = old.Generation, old.MKA.Ahead()
+		t.file.Generation, t.file.MKA = old.Generation, old.MKA
 		return
 	}
 	t.file.Generation = max(old.Generation, t.file.Generation)
