@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/lab"
 )
 
@@ -67,6 +68,22 @@ func TestAgentIsHardened(t *testing.T) {
 	s.start(0)
 	s.secured()
 	s.pings(0, 1)
+}
+
+// Root without its capabilities is a user like others: what belongs to somebody
+// else and is closed it cannot open, and says which.
+func TestKeysInAnotherUsersDirectory(t *testing.T) {
+	t.Parallel()
+	s := newPair(t)
+	s.deliver(1, "ab")
+	keys := s.routers[0].Path("keys")
+	s.must(os.Chmod(keys, 0o700))
+	s.must(os.Chown(keys, 1000, 1000))
+	s.start()
+	s.fault(0, health.ChannelUnreadable, filepath.Join(keys, "a"), "permission denied")
+	s.must(os.Chown(keys, 0, 0))
+	s.secured()
+	s.noFault(0, health.ChannelUnreadable)
 }
 
 // There is one agent in a network namespace, whatever directories it is given.
