@@ -5,6 +5,8 @@
 # make sim     SEEDS (1000) seeds of a simulated hour each, from FIRST (1) on
 #              and for FOR (0: no limit) at most
 # make mutants puts deliberate bugs in, one by one, which the simulation must find
+# make trials  restarts, absences and drifts as often and as long as is promised (half an hour)
+# make chaos   everything at once on one link, for FOR (3m), from SEED (1)
 # make bench   all benchmarks
 # make deb     bin/lever_VERSION_ARCH.deb, by nfpm, pinned; installed into the cache
 #              directory once
@@ -18,6 +20,7 @@ FUZZTIME      ?= 30s
 SEEDS         ?= 1000
 FIRST         ?= 1
 FOR           ?= 0
+SEED          ?= 1
 GOLANGCI_LINT := v2.15.0
 NFPM_VERSION  := v2.45.2
 
@@ -51,8 +54,11 @@ KERNEL_TESTS = $(shell grep -rlE --include='*_test.go' '^//go:build .*\bkernel\b
 KERNEL_TEST = LEVER_FIGURES=$(FIGURES) CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 \
 	-artifacts -outputdir $(CURDIR)/bin -exec $(UMLEXEC)
 BESIDE = ^(TestWPA|TestFlood|TestSuspend|TestPSK|TestDelay)
+# Another build of lever is upgraded to, and back.
+TRIAL = LEVER_NEXT=$(CURDIR)/bin/lever $(KERNEL_TEST) -timeout 3h
+TRIALS = ^(TestChaos|TestDrift|TestRestartTrials|TestReturn)
 
-.PHONY: test-lever test-others demo test lint fuzz sim bench kernel tools build mutants deb test-deb
+.PHONY: test-lever test-trials trials chaos test-others demo test lint fuzz sim bench kernel tools build mutants deb test-deb
 
 build:
 	CGO_ENABLED=0 $(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/lever ./cmd/lever
@@ -73,22 +79,40 @@ test: kernel tools
 	@$(MAKE) --no-print-directory test-deb
 	$(SIM) -sim.seeds=300
 	CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 ./internal/uml/...
-	@rm -rf bin/_artifacts $(FIGURES)
-	$(MAKE) --no-print-directory -j 2 -O test-lever test-others
-	@cat $(FIGURES)
+	@rm -rf bin/_artifacts $(FIGURES) $(FIGURES).*
+	$(MAKE) --no-print-directory -j 3 -O test-lever test-others test-trials
+	@cat $(FIGURES) $(FIGURES).*
 
 # The unit and the package, by systemd-analyze and dpkg; no root needed.
 test-deb: tools deb
 	$(GO) vet -tags deb ./internal/service
 	LEVER_NFPM=$(NFPM) LEVER_DEB=$$(echo $(CURDIR)/bin/lever_*.deb) $(GO) test -tags deb -count=1 ./internal/service
 
-# A guest has one processor: the longest package has two of them, side by side.
+# A guest has one processor: the longest package has three of them, side by side.
 test-lever:
-	$(KERNEL_TEST) -skip '$(BESIDE)' ./cmd/lever
+	$(KERNEL_TEST) -skip '$(BESIDE)|$(TRIALS)' ./cmd/lever
+
+# Beside two other guests nothing is quick.
+test-trials: build
+	$(TRIAL) -run '$(TRIALS)' ./cmd/lever -chaos.for=3m -drift.within=6s
 
 test-others:
 	$(KERNEL_TEST) -run '$(BESIDE)' ./cmd/lever
 	$(KERNEL_TEST) $(filter-out ./cmd/lever,$(KERNEL_TESTS))
+
+# What is promised, one after the other, for times that mean something.
+trials: build kernel tools
+	@mkdir -p bin && rm -f $(FIGURES).*
+	$(TRIAL) -run '^TestRestartTrials$$' ./cmd/lever -trials.rounds=50 -trials.seed=$(SEED)
+	$(TRIAL) -run '^TestWPASupplicant$$/^restarts$$' ./cmd/lever -trials.wpa=10
+	$(TRIAL) -run '^TestReturn$$|^TestSuspend$$' ./cmd/lever -trials.away=60s
+	$(TRIAL) -run '^TestDrift$$' ./cmd/lever
+	$(TRIAL) -run '^TestDriftSequences$$' ./cmd/lever -drift.for=10m -trials.seed=$(SEED)
+	@cat $(FIGURES).*
+
+chaos: build kernel
+	@mkdir -p bin
+	$(TRIAL) -v -run '^TestChaos$$' ./cmd/lever -chaos.for=$(or $(filter-out 0,$(FOR)),3m) -chaos.seed=$(SEED)
 
 lint: $(LINT)
 	$(LINT) run ./...

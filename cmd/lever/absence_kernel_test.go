@@ -22,6 +22,7 @@ const pastLife = 8 * time.Second
 // the agent comes back, to what it left or to a machine that knows nothing any
 // more, the link is as before.
 func TestReturn(t *testing.T) {
+	t.Parallel()
 	s := newPair(t)
 	s.remember()
 	s.deliver(1, "ab")

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/lever-link/lever/internal/agent"
@@ -83,6 +84,38 @@ func (c *chaos) fill(end int, r *rand.Rand) error {
 // by the monotonic clock.
 func (c *chaos) setClock(_ int, r *rand.Rand) error {
 	return lab.SetClock(time.Now().Add(time.Duration(r.IntN(49)-24) * time.Hour))
+}
+
+// changeInventory gives a router another policy and, or not any more, a link of
+// which nothing is there: neither is the link's that traffic passes on.
+func (c *chaos) changeInventory(end int, r *rand.Rand) error {
+	text := pairInventory(fmt.Sprintf("sak_rekey: %ds", 30+r.IntN(60)))
+	if r.IntN(2) == 0 {
+		text += "  - {id: link-2, a: r1/up9, z: r2/up9, segments: [{custody: leased-wave}]}\n"
+	}
+	if err := c.routers[end].SetInventory([]byte(text)); err != nil {
+		return err
+	}
+	if r.IntN(2) == 0 {
+		return nil // it is watched
+	}
+	return c.routers[end].Signal(syscall.SIGHUP)
+}
+
+// breakInventory has a router's inventory be none for a while.
+func (c *chaos) breakInventory(end int, r *rand.Rand) error {
+	good, err := os.ReadFile(c.routers[end].Path(lab.InventoryFile))
+	if err == nil {
+		err = c.routers[end].SetInventory(good[:r.IntN(len(good))])
+	}
+	if err == nil {
+		err = c.routers[end].Signal(syscall.SIGHUP)
+	}
+	if err != nil {
+		return err
+	}
+	<-time.After(upTo(r, time.Second))
+	return errors.Join(c.routers[end].SetInventory(good), c.routers[end].Signal(syscall.SIGHUP))
 }
 
 // netem has what a router sends lost, late, twice and out of order.

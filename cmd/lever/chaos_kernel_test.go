@@ -103,7 +103,9 @@ var chaosKinds = []chaosKind{
 	}},
 	{name: "old epochs revoked", weight: 2, do: (*chaos).revoke},
 	{name: "disk full", weight: 3, do: (*chaos).fill},
-	{name: "clock set", weight: 1, do: (*chaos).setClock},
+	{name: "clock set", weight: 2, do: (*chaos).setClock},
+	{name: "inventory changed", weight: 3, do: (*chaos).changeInventory},
+	{name: "inventory broken for a while", weight: 2, do: (*chaos).breakInventory},
 
 	{name: "netem", weight: 8, lossy: true, do: (*chaos).netem},
 	{name: "link flap", weight: 4, lossy: true, do: func(c *chaos, end int, r *rand.Rand) error {

@@ -376,6 +376,7 @@ type driftFigures struct {
 
 // Each drift by itself, at either end in turn.
 func TestDrift(t *testing.T) {
+	t.Parallel()
 	var all driftFigures
 	t.Run("each", func(t *testing.T) {
 		for first := 0; first < len(drifts); first += driftsTogether {

@@ -80,13 +80,13 @@ func orExit(err error) error {
 // end sends a signal to the process, if it runs, and waits for its end.
 func (p *process) end(sig syscall.Signal, patience time.Duration) error {
 	p.mu.Lock()
-	cmd, ended := p.cmd, p.ended
+	ended := p.ended
 	p.mu.Unlock()
-	if cmd == nil {
+	if ended == nil {
 		return nil
 	}
-	if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("end %s: %w", p.name, err)
+	if err := p.signal(sig); err != nil {
+		return err
 	}
 	select {
 	case <-ended:
@@ -94,6 +94,20 @@ func (p *process) end(sig syscall.Signal, patience time.Duration) error {
 	case <-time.After(patience):
 		return fmt.Errorf("%s still runs %v after %v", p.name, patience, sig)
 	}
+}
+
+// signal sends a signal to the process, if it runs.
+func (p *process) signal(sig syscall.Signal) error {
+	p.mu.Lock()
+	cmd := p.cmd
+	p.mu.Unlock()
+	if cmd == nil {
+		return nil
+	}
+	if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("signal %v to %s: %w", sig, p.name, err)
+	}
+	return nil
 }
 
 // killPatience is for a machine that is very busy.

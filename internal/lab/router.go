@@ -84,6 +84,22 @@ func (r *Router) End(sig syscall.Signal, patience time.Duration) error {
 	return r.agent.end(sig, patience)
 }
 
+// Signal sends a signal to the agent, if it runs.
+func (r *Router) Signal(sig syscall.Signal) error { return r.agent.signal(sig) }
+
+// SetInventory gives the router another inventory, by a rename.
+func (r *Router) SetInventory(text []byte) error {
+	tmp := r.Path("." + InventoryFile)
+	err := os.WriteFile(tmp, text, 0o600)
+	if err == nil {
+		err = os.Rename(tmp, r.Path(InventoryFile))
+	}
+	if err != nil {
+		return fmt.Errorf("give %s another inventory: %w", r.Name, err)
+	}
+	return nil
+}
+
 // Close ends the agent and lets go of what is open. With keep, the agent runs
 // on.
 func (r *Router) Close(keep bool) error {
