@@ -12,12 +12,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lever-link/lever/internal/agent"
+	"github.com/lever-link/lever/internal/metrics"
 	"github.com/lever-link/lever/internal/service"
 	"github.com/lever-link/lever/inventory"
 )
 
 func newAgentCommand() *cobra.Command {
 	var o agent.Options
+	var metricsAt string
 	cmd := &cobra.Command{
 		Use:   "agent --inventory FILE|DIR --node NODE",
 		Short: "Keep this node's links encrypted",
@@ -41,7 +43,7 @@ it run by systemd as lever.service.`,
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
 			o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
-			return serve(ctx, o)
+			return serve(ctx, o, metricsAt)
 		},
 	}
 	f := cmd.Flags()
@@ -49,6 +51,7 @@ it run by systemd as lever.service.`,
 	f.StringVar(&o.Node, "node", "", "the inventory's name of this node")
 	f.StringVar(&o.RunDir, "run-dir", agent.DefaultRunDir, "directory on a tmpfs: control socket and what a restart resumes from")
 	f.StringVar(&o.StateDir, "state-dir", agent.DefaultStateDir, "directory on disk: which epochs must never come back")
+	f.StringVar(&metricsAt, "metrics", "", "serve Prometheus metrics at HOST:PORT or unix:PATH, under /metrics; off by default")
 	_ = cmd.MarkFlagRequired("inventory")
 	_ = cmd.MarkFlagRequired("node")
 	return cmd
@@ -56,7 +59,7 @@ it run by systemd as lever.service.`,
 
 // serve runs the agent as a service: first it gives up what it does not need, and
 // what it opens later is what the inventory names now.
-func serve(ctx context.Context, o agent.Options) error {
+func serve(ctx context.Context, o agent.Options, metricsAt string) error {
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP) // from the start: unhandled, it would end the process
 	defer signal.Stop(reload)
@@ -78,6 +81,14 @@ func serve(ctx context.Context, o agent.Options) error {
 		return err
 	}
 	defer release()
+	if metricsAt != "" {
+		m, err := metrics.Listen(ctx, metricsAt, o.Log)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = m.Close() }()
+		o.Observe = m.Serve
+	}
 	confined, err := service.Confine(service.Paths{Read: append(paths, o.Inventory), Write: []string{o.RunDir, o.StateDir}}, o.Log)
 	if err != nil {
 		return err

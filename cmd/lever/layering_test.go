@@ -215,6 +215,14 @@ var layers = []layer{
 		why: "a Ring has no clock, and knows of its channels no more than the Channel interface",
 	},
 	{
+		dir: "internal/agent", imports: []string{"internal/metrics", "internal/audit", "github.com/prometheus/…", "net/http/…"},
+		why: "a link does not depend on who looks at it",
+	},
+	{
+		dir: "internal/metrics", clock: true, direct: []string{"mka", "macsec/…", "internal/keys/…", "internal/secret", "internal/pae", "github.com/mdlayher/…", "github.com/vishvananda/…"},
+		why: "metrics are made of what status is made of, and of nothing else",
+	},
+	{
 		dir: "internal/audit", clock: true, imports: []string{"mka", "internal/agent", "internal/keys/…", "internal/pae", "internal/health", "os/exec"},
 		why: "what proves that an agent has done its work must not be made of it",
 	},
@@ -327,6 +335,8 @@ func TestLayeringFindsViolations(t *testing.T) {
 		{"cmd/lever", `import "github.com/vishvananda/netlink"`, "cmd/lever imports github.com/vishvananda/netlink"},
 		{"internal/keys/post", `import "github.com/lever-link/lever/internal/keys/dir"`, "internal/keys/post depends on internal/keys/dir"},
 		{"internal/keys/dir", `import "github.com/lever-link/lever/internal/keys/post"`, "internal/keys/dir depends on internal/keys/post"},
+		{"internal/agent", `import "github.com/prometheus/client_golang/prometheus"`, "internal/agent imports github.com/prometheus"},
+		{"internal/metrics", `import "github.com/lever-link/lever/mka"`, "internal/metrics imports github.com/lever-link/lever/mka"},
 		{"internal/audit", `import "github.com/lever-link/lever/internal/agent"`, "internal/audit imports github.com/lever-link/lever/internal/agent"},
 		{"internal/agent", `import "github.com/lever-link/lever/internal/simlink"`, "internal/agent imports"},
 		{"internal/health", `import "github.com/lever-link/lever/macsec/macsectest"`, "internal/agent imports github.com/lever-link/lever/macsec/macsectest (in internal/health)"},

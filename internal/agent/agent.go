@@ -45,6 +45,9 @@ type Options struct {
 	// Admit, if set, says whether this process can still open what a new inventory
 	// names; what it cannot refuses that inventory.
 	Admit func(paths ...string) error
+	// Observe, if set, runs beside the links until ctx ends, and may ask what the
+	// agent knows as often as it likes.
+	Observe func(ctx context.Context, observe func() Observation)
 }
 
 // server is one running agent.
@@ -77,7 +80,8 @@ type server struct {
 	said       map[string]LinkStatus  // the same without the faults of keepers
 	supervised map[string]*health.Set // the faults of keepers
 	stuck      map[string]*wedge
-	listed     map[string]bool // the inventory's
+	listed     map[string]bool     // the inventory's
+	counted    map[string]Counters // by link id
 	order      []string
 	changed    chan struct{} // closed and replaced at every change of status
 	tasks      map[string]*task
@@ -132,6 +136,9 @@ func Run(ctx context.Context, opts Options) error {
 	s.start(ctx, g, inv, links)
 	g.Go(func() error { return s.follow(ctx, changed) })
 	g.Go(func() error { return s.serve(ctx) })
+	if opts.Observe != nil {
+		g.Go(func() error { opts.Observe(ctx, s.observe); return nil })
+	}
 	err = g.Wait()
 	s.log.Info("agent stops; the encrypted path stays", "node", opts.Node)
 	if errors.Is(err, context.Canceled) {

@@ -60,6 +60,7 @@ func (t *task) fence(stood bool) error {
 
 // showFence raises what an operator should know of the fence as it is now.
 func (t *task) showFence(state fence.State, err error) {
+	t.meter.fence(state)
 	var found []health.Fault
 	var weak []string
 	for _, f := range state.Findings {

@@ -39,6 +39,7 @@ type mkaConn interface {
 	ReadFrames(l pae.Lane, b *pae.Batch) error
 	Focus(f pae.Focus) error
 	WriteFrame(frame []byte) error
+	Dropped() [pae.Lanes]uint64
 	Close() error
 }
 

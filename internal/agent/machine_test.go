@@ -446,6 +446,14 @@ func (s *socket) WriteFrame(frame []byte) error {
 	return nil
 }
 
+// Dropped implements mkaConn.
+func (s *socket) Dropped() (n [pae.Lanes]uint64) {
+	for l := range s.lanes {
+		n[l] = uint64(s.lanes[l].dropped.Load())
+	}
+	return n
+}
+
 // Close implements mkaConn.
 func (s *socket) Close() error {
 	s.once.Do(func() {

@@ -25,11 +25,9 @@ const (
 	StateUnattended  State = "unattended"       // no agent answers: see what the kernel has
 )
 
-// States are all states of a link.
+// States are all states that an agent gives a link.
 func States() []State {
-	return []State{
-		StateSecured, StateNegotiating, StateWaiting, StateFailed, StateInside, StateExempt, StateDown, StateUnattended,
-	}
+	return []State{StateSecured, StateNegotiating, StateWaiting, StateFailed, StateInside, StateExempt, StateDown}
 }
 
 // Traffic is what becomes of what is sent on a link's secured device.

@@ -78,6 +78,7 @@ type task struct {
 	waiting      []chan error // callers of rekey, until a new SAK is in use
 	leaving      []chan error // callers of suspend, until every peer has heard of it
 	traffic      trafficWatch
+	meter        meter
 	served       []chan error // callers to answer once the status shows what came of it
 	news         bool         // something happened that the status must show at once
 	published    time.Time
@@ -364,6 +365,7 @@ func (t *task) makePort(suite mka.CipherSuite, old *linkFile) error {
 // tearSession forgets a session, with the faults that only a session can see
 // the end of. What is in the kernel stays.
 func (t *task) tearSession() {
+	t.meter.end(t.port, t.conn)
 	if t.conn != nil {
 		_ = t.conn.Close()
 	}
@@ -573,6 +575,7 @@ func (t *task) sample() error {
 		t.carry() // in case it failed
 	}
 	t.watchTraffic(state, now)
+	t.measure(state)
 	t.checkArrivals(state, now)
 	t.retryState()
 	t.settleDrift(now)

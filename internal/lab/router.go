@@ -24,6 +24,7 @@ type Router struct {
 	Space  *Netspace
 	Dir    string // holds inventory, keys, run and state directories, and log
 	Binary string
+	Args   []string // of the agent, besides those that every one gets
 	kernel *macsec.Client
 	agent  process
 	log    *os.File
@@ -66,9 +67,11 @@ func (r *Router) Path(name string) string { return filepath.Join(r.Dir, name) }
 
 // Start starts the agent and returns when its process exists.
 func (r *Router) Start() error {
-	cmd := exec.Command(r.Binary, "agent",
+	cmd := exec.Command(r.Binary, append([]string{
+		"agent",
 		"--inventory", r.Path(InventoryFile), "--node", r.Name,
-		"--run-dir", r.Path(RunDir), "--state-dir", r.Path(StateDir))
+		"--run-dir", r.Path(RunDir), "--state-dir", r.Path(StateDir),
+	}, r.Args...)...)
 	cmd.Stdout, cmd.Stderr = r.log, r.log
 	return r.agent.start(r.Space, cmd)
 }

@@ -74,8 +74,9 @@ type Conn struct {
 	lanes     [Lanes]*socket
 	closed    atomic.Bool
 
-	mu    sync.Mutex
-	focus Focus
+	mu      sync.Mutex
+	focus   Focus
+	dropped [Lanes]uint64
 }
 
 // Open opens the interface in the network namespace of the calling thread. It
