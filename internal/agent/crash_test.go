@@ -109,8 +109,12 @@ func (l *life) around(on platform, k macsec.Kernel) (platform, macsec.Kernel) {
 	on.setUp = func(index int, up bool) error {
 		return l.step(func() error { return in.setUp(index, up) }, "set interface up=%t", up)
 	}
-	on.ensureAddresses = func(index int, prefixes []netip.Prefix) error {
-		return l.step(func() error { return in.ensureAddresses(index, prefixes) }, "addresses")
+	on.ensureAddresses = func(index int, prefixes []netip.Prefix) (added []netip.Prefix, err error) {
+		if len(prefixes) == 0 {
+			return nil, nil
+		}
+		err = l.step(func() error { added, err = in.ensureAddresses(index, prefixes); return err }, "addresses")
+		return added, err
 	}
 	on.closeFence = func(index int, o fence.Options) (done []fence.Change, err error) {
 		if s, err := in.inspectFence(index, o); err == nil && s.InPlace {

@@ -55,9 +55,10 @@ func (t *task) drifted(code health.Code, kind, detail string, now time.Time) {
 		t.drifts[code] = d
 	}
 	d.last = now
-	if !slices.Contains(d.what, text) && len(d.what) < maxDrifts {
-		d.what = append(d.what, text)
+	if slices.Contains(d.what, text) || len(d.what) == maxDrifts {
+		return // it is known
 	}
+	d.what = append(d.what, text)
 	t.log.Warn("somebody else changed the link: put right", "fault", string(code), "was", text)
 	t.faults.Raise(health.Raise(code, d.since, "interface", t.driftsAt(code), "detail", strings.Join(d.what, "; ")))
 	t.news = true
@@ -200,7 +201,7 @@ func (t *task) deviceMTU(dev *macsec.Device) int {
 // the record tells. The Port puts it right.
 func (t *task) missed(old *linkFile, found []mka.AdoptedKey) {
 	gone := func(kind string) { t.drifted(health.SecYDrift, kind, "while no agent ran", t.began) }
-	if old == nil || old.MKA == nil || old.MKA.Latest == nil {
+	if old == nil || old.Index != t.parent.index || old.MKA == nil || old.MKA.Latest == nil {
 		return
 	}
 	if t.made {

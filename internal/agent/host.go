@@ -22,7 +22,7 @@ type platform struct {
 	findIndex       func(index int) (parent, error)
 	interfaceName   func(index int) string
 	setUp           func(index int, up bool) error
-	ensureAddresses func(index int, prefixes []netip.Prefix) error
+	ensureAddresses func(index int, prefixes []netip.Prefix) (added []netip.Prefix, err error)
 	closeFence      func(index int, opts fence.Options) ([]fence.Change, error)
 	inspectFence    func(index int, opts fence.Options) (fence.State, error)
 	openFence       func(index int) error
@@ -149,15 +149,16 @@ func interfaceName(index int) string {
 	return fmt.Sprintf("interface %d", index)
 }
 
-// ensureAddresses adds what of prefixes the device lacks, and removes nothing.
-func ensureAddresses(index int, prefixes []netip.Prefix) error {
+// ensureAddresses adds what of prefixes the device lacks, and removes nothing. It
+// returns what it has added.
+func ensureAddresses(index int, prefixes []netip.Prefix) (added []netip.Prefix, err error) {
 	if len(prefixes) == 0 {
-		return nil
+		return nil, nil
 	}
 	l := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
 	have, err := netlink.AddrList(l, netlink.FAMILY_ALL)
 	if err != nil {
-		return fmt.Errorf("list the addresses of %s: %w", interfaceName(index), err)
+		return nil, fmt.Errorf("list the addresses of %s: %w", interfaceName(index), err)
 	}
 	var errs []error
 	for _, p := range prefixes {
@@ -167,7 +168,9 @@ func ensureAddresses(index int, prefixes []netip.Prefix) error {
 		}
 		if err := netlink.AddrAdd(l, &netlink.Addr{IPNet: want}); err != nil && !errors.Is(err, unix.EEXIST) {
 			errs = append(errs, fmt.Errorf("add address %v to %s: %w", p, interfaceName(index), err))
+			continue
 		}
+		added = append(added, p)
 	}
-	return errors.Join(errs...)
+	return added, errors.Join(errs...)
 }

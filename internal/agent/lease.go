@@ -125,8 +125,8 @@ func leasedPlatform(p platform, l *lease) platform {
 	q.setUp = func(index int, up bool) error {
 		return l.do("set interface up or down", func() error { return p.setUp(index, up) })
 	}
-	q.ensureAddresses = func(index int, prefixes []netip.Prefix) error {
-		return l.do("add addresses", func() error { return p.ensureAddresses(index, prefixes) })
+	q.ensureAddresses = func(index int, prefixes []netip.Prefix) ([]netip.Prefix, error) {
+		return get(l, "add addresses", func() ([]netip.Prefix, error) { return p.ensureAddresses(index, prefixes) })
 	}
 	q.closeFence = func(index int, opts fence.Options) ([]fence.Change, error) {
 		return get(l, "close the fence", func() ([]fence.Change, error) { return p.closeFence(index, opts) })

@@ -104,7 +104,7 @@ func (m *machine) plug(name string, w *wire, mac mka.MAC) *port {
 	m.mu.Lock()
 	m.ports = append(m.ports, p)
 	m.mu.Unlock()
-	m.links.signal()
+	m.links.signal(0)
 	return p
 }
 
@@ -117,7 +117,7 @@ func (m *machine) unplug(p *port) {
 		s.tell(pae.ErrGone)
 	}
 	m.mu.Unlock()
-	m.links.signal()
+	m.links.signal(0)
 }
 
 // change alters an interface as an operator or a cable does.
@@ -131,7 +131,7 @@ func (m *machine) change(p *port, change func(*port)) {
 		}
 	}
 	m.mu.Unlock()
-	m.links.signal()
+	m.links.signal(0)
 }
 
 // now is the state of the machine's first interface.
@@ -214,11 +214,16 @@ func (m *machine) platform() platform {
 				return nil
 			})
 		},
-		ensureAddresses: func(index int, prefixes []netip.Prefix) error {
+		ensureAddresses: func(index int, prefixes []netip.Prefix) (added []netip.Prefix, err error) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
-			m.ports[0].addresses[index] = prefixes
-			return m.fail["addresses"]
+			for _, p := range prefixes {
+				if has := m.ports[0].addresses; !slices.Contains(has[index], p) {
+					has[index] = append(has[index], p)
+					added = append(added, p)
+				}
+			}
+			return added, m.fail["addresses"]
 		},
 		closeFence: func(index int, o fence.Options) (done []fence.Change, err error) {
 			err = m.on("close fence", index, func(p *port) error {

@@ -318,7 +318,7 @@ func TestTakeDown(t *testing.T) {
 			t.Errorf("a second time: %v", err)
 		}
 		// It stays down, whatever happens to the interface, until a restart.
-		n.links.signal()
+		n.links.signal(0)
 		time.Sleep(time.Hour)
 		if got := n.noted(); len(got) != 0 || n.status().State != StateDown {
 			t.Errorf("an hour later: %q, %+v", got, n.status())

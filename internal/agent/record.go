@@ -31,6 +31,7 @@ type linkFile struct {
 	Generation uint64 `json:"generation"`
 	Link       string `json:"link"`
 	Interface  string `json:"interface"`
+	Index      int    `json:"ifindex"` // of the interface: another one of its name has nothing of the link
 	Secure     string `json:"secure_interface"`
 	Up         bool   `json:"up,omitempty"` // the device carried traffic
 	// Fence is how lever status looks at the fence when no agent runs.
@@ -132,7 +133,7 @@ func (t *task) keep() error {
 // unless it is not certain to be the last that was written. Then the link is a new
 // member, which costs the far end a fresh SAK, and nobody a frame.
 func (t *task) recall(old *linkFile) {
-	t.file = linkFile{Link: t.link.ID, Interface: t.parent.name, Secure: t.device.Name, Fence: fenceStatus(t.fenceOptions())}
+	t.file = linkFile{Link: t.link.ID, Interface: t.link.Local.Interface, Index: t.parent.index, Secure: t.device.Name, Fence: fenceStatus(t.fenceOptions())}
 	text, err := t.server.platform.alias(t.device.Index)
 	if err == nil {
 		t.file.Generation, err = marked(text, t.link.ID)

@@ -350,7 +350,7 @@ func (t *task) update(sp spec) error {
 	t.file.Fence = fenceStatus(t.fenceOptions())
 	t.persist(t.file.MKA)
 	if t.everUp {
-		if err := t.server.platform.ensureAddresses(t.device.Index, t.link.Local.Addresses); err != nil {
+		if _, err := t.server.platform.ensureAddresses(t.device.Index, t.link.Local.Addresses); err != nil {
 			t.log.Error("addresses", "error", err)
 		}
 	}

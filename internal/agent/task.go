@@ -281,7 +281,10 @@ func (t *task) setUpLink() error {
 		t.log.Warn("negotiating afresh", "error", err)
 	}
 	closeIt := t.ensureFence
-	if old != nil && old.Fence != nil && old.Fence.options() == t.fenceOptions() {
+	if old != nil && old.Index != p.index && old.Index != 0 {
+		t.drifted(health.ParentDrift, "interface replaced", fmt.Sprintf("%s is another interface now", p.name), t.began)
+	}
+	if old != nil && old.Index == p.index && old.Fence != nil && old.Fence.options() == t.fenceOptions() {
 		closeIt = t.checkFence // what an earlier agent left, somebody may have changed
 	}
 	if err := closeIt(); err != nil {
@@ -305,7 +308,7 @@ func (t *task) setUpLink() error {
 	t.pns, t.arrivals = secy.PNs{}, map[mka.SCI]secy.Arrivals{}
 	t.device, t.secy = dev, secy.SecY{Kernel: t.server.kernel, Index: dev.Index}
 	t.everUp, t.made = dev.Up, errors.Is(missing, macsec.ErrNotExist)
-	if err := t.server.platform.ensureAddresses(dev.Index, t.link.Local.Addresses); err != nil {
+	if _, err := t.server.platform.ensureAddresses(dev.Index, t.link.Local.Addresses); err != nil {
 		return err
 	}
 	if !p.up {
@@ -498,7 +501,7 @@ func (t *task) carry() {
 		return
 	}
 	t.everUp = true
-	if err := t.server.platform.ensureAddresses(t.device.Index, t.link.Local.Addresses); err != nil {
+	if _, err := t.server.platform.ensureAddresses(t.device.Index, t.link.Local.Addresses); err != nil {
 		t.log.Error("addresses", "error", err)
 	}
 }
@@ -553,8 +556,12 @@ func (t *task) look() error {
 	if err := t.checkSecY(state); err != nil || !t.everUp {
 		return err
 	}
-	if err := t.server.platform.ensureAddresses(t.device.Index, t.link.Local.Addresses); err != nil {
+	added, err := t.server.platform.ensureAddresses(t.device.Index, t.link.Local.Addresses)
+	if err != nil {
 		t.log.Error("addresses", "error", err)
+	}
+	for _, p := range added {
+		t.drifted(health.SecYDrift, "address removed", p.String(), now)
 	}
 	return nil
 }
@@ -579,6 +586,9 @@ func (t *task) sample() error {
 	t.checkArrivals(state, now)
 	t.retryState()
 	t.settleDrift(now)
+	if t.parent.name != t.link.Local.Interface {
+		return t.look() // whether it is still called so
+	}
 	if err := t.lookAtFence(); err != nil {
 		return err
 	}

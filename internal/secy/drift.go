@@ -31,30 +31,48 @@ func (d Difference) String() string {
 type PNs map[mka.KI]uint64
 
 // Arrivals are counts of a peer's frames that were accepted, and of those that were
-// not for being late.
-type Arrivals struct{ OK, Late uint64 }
+// not for being late; and the next packet number accepted of a SAK.
+type Arrivals struct {
+	OK, Late uint64
+	KI       mka.KI
+	NextPN   uint64
+}
 
 // Late finds receive SAs of ki that somebody set forward, so that all the peer sends
-// is late: nothing but late frames has arrived since the last look, and the next
-// packet number accepted is beyond what the peer says that it has come to. Frames
-// that somebody replays are late, too, but none of them is beyond that.
+// is late. It was by more than a link carries, and frames are late since; or nothing
+// but late frames has arrived, and the next packet number accepted is beyond what
+// the peer says that it has come to. Frames that somebody replays are late, too, but
+// none of them is beyond that.
 func (y *SecY) Late(found *macsec.SecY, ki mka.KI, said map[mka.SCI]uint64, last map[mka.SCI]Arrivals) (ds []Difference) {
 	for i := range found.RxSCs {
 		sc := &found.RxSCs[i]
 		sci := mka.SCI(sc.SCI)
-		now := Arrivals{sc.Stats.InPktsOK + sc.Stats.InPktsDelayed, sc.Stats.InPktsLate}
 		before, known := last[sci]
+		now := Arrivals{OK: sc.Stats.InPktsOK + sc.Stats.InPktsDelayed, Late: sc.Stats.InPktsLate, KI: ki}
+		for j := range sc.SAs {
+			if mka.KIFromBytes(sc.SAs[j].KeyID) == ki {
+				now.NextPN = sc.SAs[j].NextPN
+			}
+		}
 		last[sci] = now
-		if !known || now.OK != before.OK || now.Late < before.Late+minLate || said[sci] == 0 {
+		if !known || before.KI != ki || now.NextPN == 0 || before.NextPN == 0 {
+			continue
+		}
+		if now.Late < before.Late+minLate {
+			continue
+		}
+		leapt := now.NextPN > before.NextPN && now.NextPN-before.NextPN > leap
+		allLate := now.OK == before.OK && said[sci] != 0 && now.NextPN > said[sci]
+		if !leapt && !allLate {
 			continue
 		}
 		for j := range sc.SAs {
 			sa := &sc.SAs[j]
-			if mka.KIFromBytes(sa.KeyID) != ki || sa.NextPN <= said[sci] {
+			if mka.KIFromBytes(sa.KeyID) != ki {
 				continue
 			}
 			ds = append(ds, Difference{
-				Kind: "receive packet number set forward", Detail: fmt.Sprintf("SCI %v, AN %d, to %d, beyond the peer's %d", sc.SCI, sa.AN, sa.NextPN, said[sci]),
+				Kind: "receive packet number set forward", Detail: fmt.Sprintf("SCI %v, AN %d, from %d to %d", sc.SCI, sa.AN, before.NextPN, sa.NextPN),
 				Repair: y.op(mka.Op{Kind: mka.OpDeleteReceiveSA, SCI: sci, AN: mka.AN(sa.AN)}),
 				Lost:   mka.Event{Kind: mka.EventSALost, KI: ki, SCI: sci},
 			})
@@ -63,7 +81,11 @@ func (y *SecY) Late(found *macsec.SecY, ki mka.KI, said map[mka.SCI]uint64, last
 	return ds
 }
 
-const minLate = 3
+const (
+	minLate = 3
+	// leap is more than a link of 100 Gbit/s has frames in a second.
+	leap = 1 << 28
+)
 
 // Compare says how the SAs that were found in the device differ from those that the
 // Port has there, in the order in which they are to be put right: what leaks or
