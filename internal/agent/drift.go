@@ -33,8 +33,6 @@ type drift struct {
 
 const maxDrifts = 8
 
-var driftCodes = []health.Code{health.SecYDrift, health.FenceDrift, health.ParentDrift}
-
 // drifted has the status show for a while that something of the link was not as it
 // must be. Kind is of a small set.
 func (t *task) drifted(code health.Code, kind, detail string, now time.Time) {

@@ -150,6 +150,8 @@ func TestDriftIsPutRight(t *testing.T) {
 	}
 }
 
+var driftCodes = []health.Code{health.SecYDrift, health.FenceDrift, health.ParentDrift}
+
 func drifting(s LinkStatus) bool {
 	return slices.ContainsFunc(s.Faults, func(f health.Fault) bool { return slices.Contains(driftCodes, f.Code) })
 }

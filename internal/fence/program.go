@@ -3,6 +3,7 @@ package fence
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/bpf"
@@ -152,8 +153,8 @@ func body(ps []pass) []bpf.Instruction {
 // on behind itself.
 func (p pass) code() []bpf.Instruction {
 	code := []bpf.Instruction{bpf.RetConstant{Val: mayPass}}
-	for i := len(p) - 1; i >= 0; i-- {
-		code = p[i].before(code)
+	for _, f := range slices.Backward(p) {
+		code = f.before(code)
 	}
 	return code
 }

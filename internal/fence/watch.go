@@ -57,7 +57,7 @@ func Watch(ctx context.Context, log *slog.Logger, changed func(ifindex int)) err
 
 // changedInterface is the index of the interface that a notice is about, or 0.
 func changedInterface(m netlink.Message) int {
-	switch m.Header.Type {
+	switch uint16(m.Header.Type) {
 	case unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWCHAIN, unix.RTM_DELCHAIN:
 		if t, _, err := decodeTC(m.Data); err == nil && t.index > 0 { // shared blocks have none
 			return t.index

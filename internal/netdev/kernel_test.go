@@ -5,6 +5,7 @@ package netdev
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -27,10 +28,8 @@ func told(t *testing.T, notices <-chan int, of ...int) int {
 	for {
 		select {
 		case i := <-notices:
-			for _, o := range of {
-				if i == o {
-					return i
-				}
+			if slices.Contains(of, i) {
+				return i
 			}
 		case <-late:
 			t.Fatalf("no notice of %v", of)

@@ -173,6 +173,8 @@ func eventText(ev mka.Event) string {
 		return "link is up"
 	case mka.EventLeave:
 		return "leaves"
+	case mka.EventSALost:
+		return fmt.Sprintf("loses an SA of %v", ev.KI)
 	case mka.EventTick, mka.EventFrame, mka.EventOpDone, mka.EventPN:
 	}
 	return fmt.Sprintf("event %d", ev.Kind)
