@@ -149,6 +149,7 @@ func (lo *leftover) status() LinkStatus {
 		Verdict: inventory.Encrypt.String(), Reason: lo.reason, State: StateRemoved,
 	}
 	if lo.fate == barred {
+		st.Fence, st.Traffic, st.TrafficDetail = fenceStatus(lo.fence()), TrafficStopped, "the link is no longer in the inventory: its device is gone and its fence is closed"
 		st.Faults = append(st.Faults, health.Raise(health.LinkRemoved, lo.since, "interface", f.Interface, "link", f.Link))
 	}
 	if lo.failed != nil {

@@ -108,11 +108,15 @@ func unattended(runDir string) ([]LinkStatus, error) {
 		if f == nil {
 			continue // removed meanwhile
 		}
-		links = append(links, LinkStatus{
+		l := LinkStatus{
 			ID: f.Link, Interface: f.Interface, SecureInterface: f.Secure, Verdict: inventory.Encrypt.String(),
 			Reason: "an agent has set it up, and recorded it in " + runDir, State: StateUnattended,
 			Fence: f.Fence, Associations: recorded(f.MKA), Faults: []health.Fault{},
-		})
+		}
+		if f.Removed {
+			l.State, l.Associations = StateRemoved, nil
+		}
+		links = append(links, l)
 	}
 	return links, errors.Join(errs...)
 }

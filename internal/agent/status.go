@@ -27,7 +27,7 @@ const (
 
 // States are all states that an agent gives a link.
 func States() []State {
-	return []State{StateSecured, StateNegotiating, StateWaiting, StateFailed, StateInside, StateExempt, StateDown}
+	return []State{StateSecured, StateNegotiating, StateWaiting, StateFailed, StateInside, StateExempt, StateDown, StateRemoved}
 }
 
 // Traffic is what becomes of what is sent on a link's secured device.

@@ -185,6 +185,8 @@ func (s *sight) compare(l *LinkStatus) {
 	switch {
 	case l.State == StateDown:
 		k.differ("device %s is there, although the link was taken down", y.Name)
+	case l.State == StateRemoved:
+		k.differ("device %s is there, although the link is no longer in the inventory", y.Name)
 	case l.setUp():
 		if y.Parent != parent.index {
 			k.differ("device %s sits on %s", y.Name, s.on.interfaceName(y.Parent))
@@ -201,7 +203,7 @@ func (l *LinkStatus) setUp() bool {
 		return l.LocalSCI != ""
 	case StateUnattended:
 		return true
-	case StateFailed, StateInside, StateExempt, StateDown:
+	case StateFailed, StateInside, StateExempt, StateDown, StateRemoved:
 	}
 	return false
 }
@@ -233,7 +235,7 @@ func (s *sight) compareFence(l *LinkStatus, p parent) {
 	switch {
 	case l.State == StateDown && st.Closed:
 		k.differ("the fence on %s is closed, although the link was taken down", p.name)
-	case !l.setUp():
+	case !l.setUp() && l.State != StateRemoved:
 	case opts.Monitor && !st.InPlace:
 		k.differ("the fence on %s does not just count, as in mode monitor%s", p.name, firstOf(st.Findings))
 	case !opts.Monitor && (!st.Closed || st.Leaks()):

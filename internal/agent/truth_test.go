@@ -202,6 +202,35 @@ func TestKernelOfLinksThatAreNotSetUp(t *testing.T) {
 	})
 }
 
+// What is left of a link that is no longer in the inventory has neither device nor
+// open fence.
+func TestKernelOfRemovedLinks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newSecuredPair(t)
+		p.halt()
+		lo := &leftover{file: linkFile{Link: "l1", Interface: "eth4", Secure: "eth4-sec"}, fate: barred, since: time.Now()}
+		on := p.r1.platform()
+		look := func() *KernelStatus {
+			st := Status{Links: []LinkStatus{lo.status()}}
+			st.compare(&on, p.r1.open)
+			return st.Links[0].Kernel
+		}
+		if k := look(); len(k.Differs) != 1 || !strings.Contains(k.Differs[0], "is there, although the link is no longer in the inventory") {
+			t.Errorf("%q", k.Differs)
+		}
+		if err := p.r1.kernel.DeleteDevice(p.r1.device().Index); err != nil {
+			t.Fatal(err)
+		}
+		if k := look(); !k.Agrees || k.Fence != "closed" {
+			t.Errorf("%+v", k)
+		}
+		p.r1.change(p.r1.port, func(p *port) { p.fenced = false })
+		if k := look(); len(k.Differs) != 1 || !strings.Contains(k.Differs[0], "is not closed") {
+			t.Errorf("%q", k.Differs)
+		}
+	})
+}
+
 func TestKernelInModeMonitor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t)

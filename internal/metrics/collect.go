@@ -3,6 +3,7 @@ package metrics
 import (
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -99,7 +100,7 @@ func (s scrape) faults(name string, raised []health.Fault, labels ...string) {
 		has[f.Code] = true
 	}
 	for _, d := range health.All() {
-		s.is(name, has[d.Code], append(labels[:len(labels):len(labels)], string(d.Code), string(d.Severity))...)
+		s.is(name, has[d.Code], append(slices.Clip(labels), string(d.Code), string(d.Severity))...)
 	}
 }
 

@@ -67,12 +67,7 @@ func get(t *testing.T, s *Server, path string) (status int, body string) {
 }
 
 func TestScrape(t *testing.T) {
-	dir, err := os.MkdirTemp("", "metrics-") // a socket's path must be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	socket := filepath.Join(dir, "metrics.sock")
+	socket := filepath.Join(t.TempDir(), "metrics.sock")
 	for _, address := range []string{"127.0.0.1:0", "unix:" + socket} {
 		s := serve(t, address, example)
 		status, body := get(t, s, "/metrics")
@@ -123,12 +118,7 @@ func TestListenRefuses(t *testing.T) {
 
 // A socket that a killed agent has left is taken over.
 func TestStaleSocket(t *testing.T) {
-	dir, err := os.MkdirTemp("", "metrics-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	path := filepath.Join(dir, "s")
+	path := filepath.Join(t.TempDir(), "s")
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", path)
 	if err != nil {
 		t.Fatal(err)
