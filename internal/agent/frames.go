@@ -59,14 +59,15 @@ type arrival struct {
 // them in in turn: a lane that is flooded delays a batch of another by one of
 // its own.
 func (t *task) listen(ctx context.Context, conn mkaConn, arrivals chan<- arrival, broken chan<- error) {
+	name := t.link.Local.Interface
 	for l := range pae.Lane(pae.Lanes) {
 		go func() {
-			err := readLane(ctx, l, conn, arrivals)
+			err := t.guard(func() error { return readLane(ctx, l, conn, arrivals) })
 			if err == nil {
 				return
 			}
 			select {
-			case broken <- fmt.Errorf("receive MKPDUs on %s: %w", t.link.Local.Interface, err):
+			case broken <- fmt.Errorf("receive MKPDUs on %s: %w", name, err):
 			default:
 			}
 		}()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,7 +49,8 @@ type site struct {
 	t      testing.TB
 	path   string
 	second *wire
-	offset time.Duration // of the wall clock
+	offset atomic.Int64 // of the wall clock
+	logTo  func(slog.Handler) slog.Handler
 }
 
 // newSite starts agents that keep up with an inventory, as Run does, but for
@@ -95,7 +97,7 @@ func (s *site) edit(oldnew ...string) {
 func (s *site) startAt(n *node) {
 	s.t.Helper()
 	seen := watch.Signature(s.path)
-	inv, err := inventory.Load(s.path, inventory.WithNow(time.Now().Add(s.offset)))
+	inv, err := inventory.Load(s.path, inventory.WithNow(time.Now().Add(time.Duration(s.offset.Load()))))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -106,9 +108,13 @@ func (s *site) startAt(n *node) {
 	ctx, cancel := context.WithCancel(s.t.Context())
 	g, ctx := errgroup.WithContext(ctx)
 	opts := Options{Node: n.name, Inventory: s.path, RunDir: n.runDir, StateDir: n.stateDir}
-	opts.Log = slog.New(slog.NewTextHandler(n.log, nil)).With("at", n.name)
+	handler := slog.Handler(slog.NewTextHandler(n.log, nil))
+	if s.logTo != nil {
+		handler = s.logTo(handler)
+	}
+	opts.Log = slog.New(handler).With("at", n.name)
 	n.server = newServer(opts, n.platform(), n.kernel, n.links)
-	n.server.wall = func() time.Time { return time.Now().Add(s.offset) }
+	n.server.wall = func() time.Time { return time.Now().Add(time.Duration(s.offset.Load())) }
 	n.server.open = func(*inventory.Inventory, *slog.Logger) [2]keys.Channel {
 		return [2]keys.Channel{n.channels[0], n.channels[1]}
 	}
@@ -200,13 +206,13 @@ func (s *site) history(n *node, id, device string) string {
 func TestReloadChangesOneLink(t *testing.T) {
 	for name, c := range map[string]struct {
 		edit  []string
-		task  bool // l1 has the same task afterwards
-		sas   bool // and the same SAs
+		does  inventory.SessionChange // as lever check --diff shows it
 		state State
 		check func(t *testing.T, s *site)
 	}{
 		"words": {
-			edit: []string{"ref: one", "ref: uno"}, task: true, sas: true, state: StateSecured,
+			does: inventory.Untouched,
+			edit: []string{"ref: one", "ref: uno"}, state: StateSecured,
 			check: func(t *testing.T, s *site) {
 				if st, _ := s.link(s.r1, "l1"); !strings.Contains(st.Reason, "uno") {
 					t.Errorf("the reason is %q", st.Reason)
@@ -214,7 +220,8 @@ func TestReloadChangesOneLink(t *testing.T) {
 			},
 		},
 		"an address": {
-			edit: []string{"a: r1/eth4", "a: {node: r1, interface: eth4, addresses: [10.0.0.0/31]}"}, task: true, sas: true, state: StateSecured,
+			does: inventory.Untouched,
+			edit: []string{"a: r1/eth4", "a: {node: r1, interface: eth4, addresses: [10.0.0.0/31]}"}, state: StateSecured,
 			check: func(t *testing.T, s *site) {
 				if got := fmt.Sprint(s.r1.ports[0].addresses[s.secy(s.r1, "eth4-sec").Index]); got != "[10.0.0.0/31]" {
 					t.Errorf("addresses %v", got)
@@ -222,7 +229,8 @@ func TestReloadChangesOneLink(t *testing.T) {
 			},
 		},
 		"the parameters of MKA and of the replay protection": {
-			edit: []string{"ref: one}]", "ref: one}]\n    mka: {delay_protect: true, replay_window: 99}"}, sas: true, state: StateSecured,
+			does: inventory.Resumed,
+			edit: []string{"ref: one}]", "ref: one}]\n    mka: {delay_protect: true, replay_window: 99}"}, state: StateSecured,
 			check: func(t *testing.T, s *site) {
 				if d := s.secy(s.r1, "eth4-sec"); d.ReplayWindow != 99 {
 					t.Errorf("window %d", d.ReplayWindow)
@@ -230,6 +238,7 @@ func TestReloadChangesOneLink(t *testing.T) {
 			},
 		},
 		"the cipher": {
+			does: inventory.Remade,
 			edit: []string{"ref: one}]", "ref: one}]\n    cipher: gcm-aes-256"}, state: StateSecured,
 			check: func(t *testing.T, s *site) {
 				if d := s.secy(s.r1, "eth4-sec"); d.CipherSuite != macsec.GCMAES256 {
@@ -238,6 +247,7 @@ func TestReloadChangesOneLink(t *testing.T) {
 			},
 		},
 		"the name of the device": {
+			does: inventory.Remade,
 			edit: []string{"a: r1/eth4", "a: {node: r1, interface: eth4, secure: wan0}"}, state: StateSecured,
 			check: func(t *testing.T, s *site) {
 				if s.secy(s.r1, "eth4-sec") != nil || s.secy(s.r1, "wan0") == nil {
@@ -246,6 +256,7 @@ func TestReloadChangesOneLink(t *testing.T) {
 			},
 		},
 		"removed": {
+			does: inventory.Dropped,
 			edit: []string{"  - id: l1\n    a: r1/eth4\n    z: r2/eth9\n    segments: [{custody: leased-wave, ref: one}]\n", ""}, state: StateRemoved,
 			check: func(t *testing.T, s *site) {
 				for _, n := range s.nodes() {
@@ -281,6 +292,7 @@ func TestReloadChangesOneLink(t *testing.T) {
 			},
 		},
 		"inside": {
+			does:  inventory.TakenDown,
 			edit:  []string{"{custody: leased-wave, ref: one}", "{custody: controlled-room}, {custody: campus-duct, controls: [{control: locked-duct, evidence: T1, expires: 9999-01-01}, {control: duct-intrusion-detection, evidence: T2, expires: 2000-01-20}]}"},
 			state: StateInside,
 			check: func(t *testing.T, s *site) {
@@ -294,7 +306,7 @@ func TestReloadChangesOneLink(t *testing.T) {
 					}
 				}
 				// And when the evidence expires it is encrypted without anybody's doing.
-				s.offset = 19*24*time.Hour - time.Minute
+				s.offset.Store(int64(19*24*time.Hour - time.Minute))
 				time.Sleep(2 * time.Minute)
 				for _, n := range s.nodes() {
 					st := s.want(n, "l1", StateSecured)
@@ -303,7 +315,7 @@ func TestReloadChangesOneLink(t *testing.T) {
 					}
 				}
 				// The clock that goes back takes nothing back.
-				s.offset = -30 * 24 * time.Hour
+				s.offset.Store(int64(-30 * 24 * time.Hour))
 				time.Sleep(2 * time.Minute)
 				s.edit("ref: two", "ref: due")
 				for _, n := range s.nodes() {
@@ -312,6 +324,7 @@ func TestReloadChangesOneLink(t *testing.T) {
 			},
 		},
 		"moved": {
+			does: inventory.Moved,
 			edit: []string{"a: r1/eth4", "a: r1/eth6"}, state: StateFailed,
 			check: func(t *testing.T, s *site) {
 				s.want(s.r1, "l1", StateFailed, health.ParentMissing)
@@ -343,31 +356,46 @@ func TestReloadChangesOneLink(t *testing.T) {
 				s.want(s.r1, "l2", StateSecured)
 				before := s.history(s.r1, "l2", "eth5-sec")
 				l1 := s.history(s.r1, "l1", "eth4-sec")
-				task, had := s.r1.server.tasks["l1"], sas(s.secy(s.r1, "eth4-sec"))
-				quiet := func() {}
-				if c.sas {
-					quiet = s.stream(t)
+				task, had := s.r1.server.tasks["l1"], s.secy(s.r1, "eth4-sec")
+				running, err := inventory.Load(s.path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				flow := func() {}
+				if c.does <= inventory.Resumed {
+					flow = s.stream(t) // which wants no frame lost
 				}
 				s.r1.noted()
 				s.edit(c.edit...)
 				time.Sleep(5 * time.Second)
-				st, _ := s.link(s.r1, "l1")
-				if st.State != c.state {
-					t.Errorf("l1 is %+v, want it %s", st, c.state)
+				flow()
+
+				// What the agent did is what is shown of it.
+				changed, err := inventory.Load(s.path)
+				if err != nil {
+					t.Fatal(err)
 				}
-				if now := s.r1.server.tasks["l1"]; (now == task) != c.task {
-					t.Errorf("the same task: %v", now == task)
+				changes := inventory.Diff(running, changed)
+				if len(changes) != 1 || changes[0].Link != "l1" || changes[0].Ends[0].Node != "r1" || changes[0].Ends[0].Session != c.does {
+					t.Fatalf("shown is %+v, want %s at r1", changes, c.does)
 				}
-				if c.sas {
-					if now := sas(s.secy(s.r1, "eth4-sec")); !slices.Equal(now, had) {
-						t.Errorf("the SAs were %v and are %v", had, now)
-					}
+				if now := s.r1.server.tasks["l1"]; (now == task) != (c.does == inventory.Untouched) {
+					t.Errorf("%s: the same task: %v", c.does, now == task)
 				}
-				quiet()
-				if c.task {
+				d := s.secy(s.r1, "eth4-sec")
+				if kept := d != nil && d.Index == had.Index && slices.Equal(sas(d), sas(had)); kept != (c.does <= inventory.Resumed) {
+					t.Errorf("%s: the device was %+v and is %+v", c.does, had, d)
+				}
+				if now := s.r1.fencedAt("eth4"); now != (c.does != inventory.TakenDown) {
+					t.Errorf("%s: the fence is closed: %v", c.does, now)
+				}
+				if c.does == inventory.Untouched {
 					if now := s.history(s.r1, "l1", "eth4-sec"); now != l1 {
 						t.Errorf("l1 was disturbed:\n%s\n%s", l1, now)
 					}
+				}
+				if st, _ := s.link(s.r1, "l1"); st.State != c.state {
+					t.Errorf("l1 is %+v, want it %s", st, c.state)
 				}
 				if after := s.history(s.r1, "l2", "eth5-sec"); after != before {
 					t.Errorf("l2 was disturbed:\n%s\n%s", before, after)
@@ -378,6 +406,166 @@ func TestReloadChangesOneLink(t *testing.T) {
 					}
 				}
 				c.check(t, s)
+			})
+		})
+	}
+}
+
+// nodeFaults are those of the node as a whole.
+func (s *site) nodeFaults(n *node) []health.Fault {
+	synctest.Wait()
+	st, _ := n.server.snapshot()
+	return st.Faults
+}
+
+// TestInvalidInventoryChangesNothing breaks the inventory in several ways, mends it
+// each time, and breaks it once more with a link gone.
+func TestInvalidInventoryChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, twoLinks)
+		time.Sleep(10 * time.Second)
+		before := s.history(s.r1, "l1", "eth4-sec")
+		defer s.stream(t)()
+		for name, c := range map[string]struct {
+			text string
+			want []string
+		}{
+			"mistakes": {
+				strings.NewReplacer("mode: enforce", "mode: enforced", "z: r2/eth9", "z: r7/eth9").Replace(twoLinks),
+				[]string{"lever.yaml:2:16: policy.mode must be one of enforce, monitor", "; ", "lever.yaml:9:8: ", "r7"},
+			},
+			"half written":    {twoLinks[:len(twoLinks)/2], []string{"lever.yaml:"}},
+			"empty":           {"", []string{"lever.yaml"}},
+			"without us":      {strings.NewReplacer("r1", "r3", "r2", "r4").Replace(twoLinks), []string{`no such node`}},
+			"without version": {strings.TrimPrefix(twoLinks, "apiVersion: lever/v1\n"), []string{"apiVersion"}},
+		} {
+			s.write(c.text)
+			time.Sleep(5 * time.Second)
+			faults := s.nodeFaults(s.r1)
+			if len(faults) != 1 || faults[0].Code != health.InventoryInvalid {
+				t.Fatalf("%s: %v", name, faults)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(faults[0].Text, want) {
+					t.Errorf("%s: %s, want it to say %q", name, faults[0], want)
+				}
+			}
+			if now := s.history(s.r1, "l1", "eth4-sec"); now != before {
+				t.Errorf("%s: l1 was disturbed:\n%s\n%s", name, before, now)
+			}
+			s.write(twoLinks)
+			time.Sleep(5 * time.Second)
+			if faults := s.nodeFaults(s.r1); len(faults) != 0 {
+				t.Errorf("%s, and mended: %v", name, faults)
+			}
+		}
+		if err := os.Remove(s.path); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		if faults := s.nodeFaults(s.r1); len(faults) != 1 || !strings.Contains(faults[0].Text, "no such file") {
+			t.Errorf("without its file: %v", faults)
+		}
+		if now := s.history(s.r1, "l1", "eth4-sec"); now != before {
+			t.Errorf("l1 was disturbed:\n%s\n%s", before, now)
+		}
+	})
+}
+
+// TestModesOnALiveLink switches between enforce and monitor under a stream.
+func TestModesOnALiveLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, twoLinks)
+		time.Sleep(10 * time.Second)
+		before := s.history(s.r1, "l1", "eth4-sec")
+		defer s.stream(t)()
+		for range 3 {
+			s.edit("enforce", "monitor")
+			s.want(s.r1, "l1", StateSecured, health.FenceOpen)
+			s.edit("monitor", "enforce")
+			s.want(s.r1, "l1", StateSecured)
+			if !s.r1.fencedAt("eth4") || !s.r1.fencedAt("eth5") {
+				t.Error("the fence is open in mode enforce")
+			}
+		}
+		if now := s.history(s.r1, "l1", "eth4-sec"); now != before {
+			t.Errorf("l1 was disturbed:\n%s\n%s", before, now)
+		}
+	})
+}
+
+// TestLinksChangePlaces swaps the interfaces of two links at both ends.
+func TestLinksChangePlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, twoLinks)
+		time.Sleep(10 * time.Second)
+		s.edit("r1/eth4", "r1/eth5", "r1/eth5", "r1/eth4", "r2/eth9", "r2/eth10", "r2/eth10", "r2/eth9")
+		time.Sleep(10 * time.Second)
+		for _, n := range s.nodes() {
+			st, _ := n.server.snapshot()
+			if len(st.Links) != 2 {
+				t.Errorf("%s: %+v", n.name, st.Links)
+			}
+			for _, id := range []string{"l1", "l2"} {
+				s.want(n, id, StateSecured)
+			}
+		}
+		if st, _ := s.link(s.r1, "l1"); st.Interface != "eth5" || !s.r1.fencedAt("eth4") || !s.r1.fencedAt("eth5") {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+// TestDownStaysDown changes a link that an operator has taken down.
+func TestDownStaysDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, twoLinks)
+		time.Sleep(10 * time.Second)
+		if err := s.r1.ask("down"); err != nil {
+			t.Fatal(err)
+		}
+		for _, edit := range [][]string{{"ref: one", "ref: uno"}, {"ref: uno}]", "ref: uno}]\n    cipher: gcm-aes-256"}, {"mode: enforce", "sak_rekey: 2h"}} {
+			s.edit(edit...)
+			s.want(s.r1, "l1", StateDown, health.TakenDown)
+			if s.r1.fencedAt("eth4") || s.secy(s.r1, "eth4-sec") != nil {
+				t.Error("it is up again")
+			}
+		}
+		s.edit("  - id: l1\n    a: r1/eth4\n    z: r2/eth9\n", "  - id: l1\n    a: r1/eth8\n    z: r2/eth9\n")
+		if _, there := s.link(s.r1, "l1@eth4"); there || s.r1.fencedAt("eth4") {
+			t.Error("a fence that an operator has opened was closed")
+		}
+	})
+}
+
+// TestInventoryChangedWhileNoAgentRan says in it what a reload would be told.
+func TestInventoryChangedWhileNoAgentRan(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit   []string
+		state  State
+		fenced bool
+	}{
+		"removed":  {[]string{"  - id: l1\n    a: r1/eth4\n    z: r2/eth9\n    segments: [{custody: leased-wave, ref: one}]\n", ""}, StateRemoved, true},
+		"inside":   {[]string{"{custody: leased-wave, ref: one}", "{custody: campus-duct, controls: [{control: locked-duct, evidence: T1, expires: 9999-01-01}, {control: duct-intrusion-detection, evidence: T2, expires: 9999-01-01}]}"}, StateInside, false},
+		"another":  {[]string{"id: l1", "id: l3"}, "", true},
+		"renamed":  {[]string{"a: r1/eth4", "a: {node: r1, interface: eth4, secure: wan0}"}, StateNegotiating, true},
+		"the same": {[]string{"ref: one", "ref: uno"}, StateSecured, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, twoLinks)
+				time.Sleep(10 * time.Second)
+				s.r1.halt()
+				s.edit(c.edit...)
+				s.startAt(s.r1)
+				time.Sleep(4 * time.Second)
+				st, there := s.link(s.r1, "l1")
+				if there != (c.state != "") || st.State != c.state && !(c.state == StateNegotiating && st.State == StateSecured) || s.r1.fencedAt("eth4") != c.fenced {
+					t.Errorf("there %v: %+v; fenced %v", there, st, s.r1.fencedAt("eth4"))
+				}
+				if d := s.secy(s.r1, "eth4-sec"); (d != nil) != (name == "the same" || name == "another") {
+					t.Errorf("device %+v", d)
+				}
 			})
 		})
 	}

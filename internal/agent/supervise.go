@@ -61,6 +61,7 @@ type spec struct {
 // another process when the last thread of this one is gone, and not before.
 type keeper struct {
 	server *server
+	id     string // of the link
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the keeper's work has ended
 
@@ -80,7 +81,7 @@ type breakdown struct{ cause, stack string }
 // keep starts keeping a link.
 func (s *server) keep(sp spec) {
 	ctx, cancel := context.WithCancel(s.ctx)
-	k := &keeper{server: s, cancel: cancel, done: make(chan struct{}), spec: sp}
+	k := &keeper{server: s, id: sp.link.ID, cancel: cancel, done: make(chan struct{}), spec: sp}
 	k.next(nil) // before anybody asks for the status
 	s.kept[sp.link.ID] = k
 	s.group.Go(func() error {
@@ -127,7 +128,7 @@ func (k *keeper) next(last *task) *task {
 	t := newTask(s, k.spec)
 	k.task = t
 	s.mu.Lock()
-	s.tasks[t.link.ID] = t
+	s.tasks[k.id] = t
 	s.mu.Unlock()
 	s.setStatus(t.statusNow(time.Now()))
 	return t
@@ -161,7 +162,7 @@ func (k *keeper) attend(ctx context.Context, t *task) *breakdown {
 		defer func() { ended <- b }()
 		b = t.guarded(ctx)
 	}()
-	defer k.server.wedged(t.link.ID, nil)
+	defer k.server.wedged(k.id, nil)
 
 	look := time.NewTicker(lookAfter)
 	defer look.Stop()
@@ -200,7 +201,7 @@ func (k *keeper) attend(ctx context.Context, t *task) *breakdown {
 			if k.server.ctx.Err() != nil {
 				return nil // the process ends, and everything with it
 			}
-			k.server.wedged(t.link.ID, &wedge{moved, call})
+			k.server.wedged(k.id, &wedge{moved, call})
 		}
 	}
 }
@@ -222,6 +223,18 @@ func (t *task) guarded(ctx context.Context) (b *breakdown) {
 	return nil
 }
 
+// guard runs what a session has going beside its task. A panic in it ends the
+// session, as an error does, and no other link's.
+func (t *task) guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			t.log.Error("panic beside the link's task", "cause", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return f()
+}
+
 // leave lets go of what a task holds that broke off: its socket, so that whoever
 // reads from it ends.
 func (t *task) leave() {
@@ -240,7 +253,7 @@ func (k *keeper) report(t *task, b *breakdown) {
 		attrs = append(attrs, "stack", b.stack)
 	}
 	t.log.Error("the link's task broke off: it is started again", attrs...)
-	k.server.supervise(t.link.ID, func(f *health.Set) bool {
+	k.server.supervise(k.id, func(f *health.Set) bool {
 		f.Clear(health.TaskWedged)
 		return f.Raise(health.Raise(health.TaskRestarted, k.broke, "count", k.count, "at", k.broke.UTC().Format(time.RFC3339), "detail", b.cause))
 	})
@@ -251,15 +264,14 @@ func (k *keeper) settle(now time.Time) {
 	if k.count == 0 || now.Sub(k.broke) < wellAfter {
 		return
 	}
-	id := k.task.link.ID
 	k.server.mu.Lock()
-	state := k.server.status[id].State
+	state := k.server.status[k.id].State
 	k.server.mu.Unlock()
 	if state == StateFailed || state == StateNegotiating {
 		return
 	}
 	k.count, k.backoff = 0, 0
-	k.server.supervise(id, func(f *health.Set) bool { return f.Clear(health.TaskRestarted) })
+	k.server.supervise(k.id, func(f *health.Set) bool { return f.Clear(health.TaskRestarted) })
 }
 
 // wedge is a task that does not come round, and that cannot be left behind.

@@ -179,8 +179,10 @@ func (t *task) session(ctx context.Context) error {
 		}
 		t.ring = ring
 		defer ring.Close()
+		id, channels := t.link.ID, t.channels
 		go func() {
-			if err := keys.Watch(ctx, t.link.ID, t.channels[keys.A], t.channels[keys.B], deliveries); err != nil {
+			err := t.guard(func() error { return keys.Watch(ctx, id, channels[keys.A], channels[keys.B], deliveries) })
+			if err != nil {
 				select {
 				case broken <- err:
 				default:

@@ -96,6 +96,12 @@ func Watch(ctx context.Context, link string, a, b Channel, out chan<- Delivery) 
 			// One channel that cannot go on ends both: half a watch would look
 			// like a channel that is merely late.
 			defer cancel()
+			// A channel that panics must not take the other links along.
+			defer func() {
+				if p := recover(); p != nil {
+					errs[side] = fmt.Errorf("watching channel %s of link %q: panic: %v", Side(side), link, p)
+				}
+			}()
 			err := channel.Watch(ctx, link, func(s Snapshot) {
 				select {
 				case out <- Delivery{Side(side), s}:
