@@ -353,6 +353,7 @@ func (p *Port) closeKeysOf(ckn CKN) {
 	c.olds = slices.DeleteFunc(c.olds, func(k *dataKey) bool {
 		if keyed(k) {
 			p.deleteKey(k)
+			p.persistDirty = true
 		}
 		return keyed(k)
 	})
@@ -361,6 +362,7 @@ func (p *Port) closeKeysOf(ckn CKN) {
 	}
 	p.deleteKey(c.latest)
 	c.latest = nil
+	p.persistDirty = true
 	if c.carrying() == nil || c.state == cpTransmit {
 		// The others' transmit SAs were given up for the revoked one's.
 		for _, k := range c.olds {
