@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -83,11 +84,15 @@ func serve(ctx context.Context, o agent.Options, metricsAt string) error {
 	defer release()
 	if metricsAt != "" {
 		m, err := metrics.Listen(ctx, metricsAt, o.Log)
-		if err != nil {
+		switch errno, refused := errors.AsType[syscall.Errno](err); {
+		case refused: // the address may be free tomorrow; links are not to wait for it
+			o.Log.Error("metrics are not served", "error", err, "next", metricsNext(errno))
+		case err != nil:
 			return err
+		default:
+			defer func() { _ = m.Close() }()
+			o.Observe = m.Serve
 		}
-		defer func() { _ = m.Close() }()
-		o.Observe = m.Serve
 	}
 	confined, err := service.Confine(service.Paths{Read: append(paths, o.Inventory), Write: []string{o.RunDir, o.StateDir}}, o.Log)
 	if err != nil {
@@ -110,6 +115,14 @@ func serve(ctx context.Context, o agent.Options, metricsAt string) error {
 		watch()
 	}
 	return agent.Run(ctx, o)
+}
+
+// metricsNext is what to do about an address at which the system refuses to listen.
+func metricsNext(errno syscall.Errno) string {
+	if errno == syscall.EAFNOSUPPORT {
+		return "lever.service allows no IP: use unix:/run/lever/metrics.sock, or the drop-in /usr/share/doc/lever/examples/tcp.conf"
+	}
+	return "look at what has the address (ss -lntxp), then restart the agent, which loses no frame"
 }
 
 // summary is what systemctl status says of the agent.

@@ -70,6 +70,19 @@ func TestAgentIsHardened(t *testing.T) {
 	s.pings(0, 1)
 }
 
+// An address for metrics that cannot be had is no reason to leave links alone.
+func TestMetricsAddressThatIsTaken(t *testing.T) {
+	t.Parallel()
+	s := newPair(t)
+	s.deliver(1, "ab")
+	s.routers[0].Args = []string{"--metrics", "192.0.2.77:9100"} // nobody's here
+	s.start()
+	s.secured()
+	if log := s.readLog(0); !strings.Contains(log, "metrics are not served") || !strings.Contains(log, "192.0.2.77:9100") {
+		t.Errorf("nothing is said of metrics:\n%s", log)
+	}
+}
+
 // Root without its capabilities is a user like others: what belongs to somebody
 // else and is closed it cannot open, and says which.
 func TestKeysInAnotherUsersDirectory(t *testing.T) {

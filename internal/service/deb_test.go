@@ -8,6 +8,7 @@ package service
 import (
 	"bytes"
 	"debug/elf"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -386,6 +387,30 @@ func TestPolicyIsAsked(t *testing.T) {
 	m.says(said, "policy-rc.d forbids: start lever")
 	_, calls = m.dpkg("-i", pack(t, "2.0.0"))
 	m.expect("upgrade", calls, reread)
+}
+
+// Nobody has to read what the scripts say.
+func TestMaintainerScriptsUnread(t *testing.T) {
+	for _, c := range [][]string{{"postinst", "configure", ""}, {"prerm", "remove"}, {"postrm", "purge"}} {
+		t.Run(c[0], func(t *testing.T) {
+			m := newMachine(t, true)
+			m.write(inventoryFile, "apiVersion: lever/v1\n", 0o600)
+			m.write("usr/bin/lever", "", 0o755)
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = r.Close()
+			cmd := exec.Command("sh", append([]string{filepath.Join("package", c[0])}, c[1:]...)...)
+			// systemctl fails whatever it is asked, which is said as well.
+			cmd.Env = []string{"DPKG_ROOT=" + m.root, "FAIL=e", "PATH=" + m.tools + ":" + os.Getenv("PATH")}
+			cmd.Stdout = w
+			err = errors.Join(cmd.Run(), w.Close())
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 // dpkg calls scripts in more ways than one sees (deb-maint-scripts(5)), and again
