@@ -110,6 +110,7 @@ func TestRecordWithoutAMark(t *testing.T) {
 						t.Fatal(err)
 					}
 					b.again(n, had[len(had)-1])
+					time.Sleep(driftShown)
 					p.steady(n.name)
 				}
 				if got := strings.Count(p.r1.log.String(), "the record is of no use"); got != 2 {

@@ -224,6 +224,7 @@ func (t *task) statusNow(now time.Time) (out LinkStatus) {
 		out.AN, out.KN = new(st.AN), st.KI.KN
 	}
 	out.Associations = associations(t.port)
+	t.welcome(&st)
 	out.Traffic, out.TrafficDetail = t.trafficNow(&st)
 	t.mourn(out.TrafficDetail)
 	switch {

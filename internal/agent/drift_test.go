@@ -71,8 +71,12 @@ func drifts(n *node) map[string]func(*macsec.SecY) error {
 		},
 		"device deleted": func(s *macsec.SecY) error { return k.DeleteDevice(s.Index) },
 		"device renamed": func(s *macsec.SecY) error { k.Rename(s.Index, "other"); return nil },
-		"device MTU":     func(s *macsec.SecY) error { k.SetMTU(s.Index, 1200); return nil },
-		"fence opened":   func(*macsec.SecY) error { n.change(n.port, func(p *port) { p.fenced = false }); return nil },
+		"alias": func(s *macsec.SecY) error {
+			defer n.links.signal(s.Index)
+			return n.platform().setAlias(s.Index, "uplink to ams")
+		},
+		"device MTU":   func(s *macsec.SecY) error { k.SetMTU(s.Index, 1200); return nil },
+		"fence opened": func(*macsec.SecY) error { n.change(n.port, func(p *port) { p.fenced = false }); return nil },
 		"parent's MTU": func(*macsec.SecY) error {
 			n.kernel.SetMTU(n.port.index, 9000)
 			n.change(n.port, func(p *port) { p.mtu = 9000 })
@@ -181,5 +185,22 @@ func TestFenceFindingsThatAreNoDrift(t *testing.T) {
 		if s := p.r1.status(); drifting(s) {
 			t.Errorf("%+v", s.Faults)
 		}
+	})
+}
+
+// A far end whose card was exchanged comes back under another SCI: nobody is missing.
+func TestPeerUnderAnotherSCI(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newSecuredPair(t)
+		time.Sleep(time.Minute)
+		p.r1.halt()
+		if err := p.r1.kernel.DeleteDevice(p.r1.device().Index); err != nil {
+			t.Fatal(err)
+		}
+		p.r1.change(p.r1.port, func(o *port) { o.address = mka.MAC{2, 0, 0, 0, 9, 9} })
+		p.r1.start()
+		p.r1.await(10*time.Second, "secured", func(s LinkStatus) bool { return s.State == StateSecured })
+		time.Sleep(30 * time.Second)
+		p.secured(time.Second)
 	})
 }

@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/mka"
 )
 
@@ -129,6 +131,17 @@ func (t *task) keep() error {
 	return err
 }
 
+// checkMark has the device vouch for the record again if somebody has given it
+// another alias.
+func (t *task) checkMark(now time.Time) {
+	text, err := t.server.platform.alias(t.device.Index)
+	if err != nil || text == fmt.Sprintf(markText, t.file.Generation, t.link.ID) || t.faults.Has(health.RunDirUnwritable) {
+		return
+	}
+	t.drifted(health.SecYDrift, "alias changed", fmt.Sprintf("to %q", text), now)
+	t.persist(t.file.MKA)
+}
+
 // recall begins the link's record with what an earlier agent left, if there is that,
 // unless it is not certain to be the last that was written. Then the link is a new
 // member, which costs the far end a fresh SAK, and nobody a frame.
@@ -147,6 +160,9 @@ func (t *task) recall(old *linkFile) {
 	default:
 		t.file.Generation, t.file.MKA = old.Generation, old.MKA
 		return
+	}
+	if old.Index == t.parent.index && text != "" && t.file.Generation == 0 {
+		t.drifted(health.SecYDrift, "alias changed", fmt.Sprintf("to %q, while no agent ran", text), t.began)
 	}
 	t.file.Generation = max(old.Generation, t.file.Generation)
 	t.log.Warn("the record is of no use: negotiating afresh", "device", t.device.Name, "error", err)

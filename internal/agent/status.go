@@ -145,7 +145,7 @@ func (s *server) snapshot() (Status, <-chan struct{}) {
 // trafficNow says what becomes of frames, whatever MKA says at the moment. When
 // the far end's agent is away, its kernel need not be: what works keeps working.
 func (t *task) trafficNow(st *mka.Status) (Traffic, string) {
-	lost := t.faults.Has(health.PeerLost)
+	lost := len(t.lost) > 0
 	switch {
 	case !st.Carrying && lost:
 		return TrafficStopped, "no SA is in use: frames are dropped, and nothing leaves in plain"
@@ -161,25 +161,34 @@ func (t *task) trafficNow(st *mka.Status) (Traffic, string) {
 
 // lose remembers a peer that has fallen silent.
 func (t *task) lose(peer mka.SCI, now time.Time) {
-	if t.lost == nil || !t.faults.Has(health.PeerLost) {
+	if t.lost == nil {
 		t.lost = map[mka.SCI]time.Time{}
 	}
 	t.lost[peer] = now.Add(-t.link.MKA.Life)
-	st := t.port.Status()
-	t.faults.Raise(t.lostFault(peer, ""))
-	_, detail := t.trafficNow(&st)
-	t.mourn(detail)
 }
 
-// mourn has the faults of peers that have fallen silent say what becomes of
-// frames meanwhile.
+// welcome forgets of whom was missing when as many are live as there are far ends:
+// one has come back under another SCI.
+func (t *task) welcome(st *mka.Status) {
+	live := 0
+	for _, pe := range peersOf(st) {
+		if pe.Live {
+			live++
+		}
+	}
+	if live >= len(t.link.Remote) {
+		t.lost = nil
+	}
+}
+
+// mourn has faults say which peers have fallen silent, and what becomes of frames
+// meanwhile.
 func (t *task) mourn(traffic string) {
-	if !t.faults.Has(health.PeerLost) {
-		t.lost = nil // they are back, or the session is another
-	}
+	var faults []health.Fault
 	for peer := range t.lost {
-		t.faults.Raise(t.lostFault(peer, traffic))
+		faults = append(faults, t.lostFault(peer, traffic))
 	}
+	t.faults.Replace([]health.Code{health.PeerLost}, faults)
 }
 
 func (t *task) lostFault(peer mka.SCI, traffic string) health.Fault {

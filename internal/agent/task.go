@@ -385,7 +385,7 @@ func (t *task) tearSession() {
 	for _, done := range t.leaving {
 		done <- errors.New("the link was lost")
 	}
-	t.leaving, t.traffic = nil, trafficWatch{}
+	t.leaving, t.traffic, t.lost = nil, trafficWatch{}, nil
 	t.conn, t.port, t.ring, t.chain, t.device, t.deadline = nil, nil, nil, nil, nil, time.Time{}
 	t.queue, t.ops, t.focused = nil, nil, pae.Focus{}
 	t.faults.Replace(slices.Concat(diagnosed, keys.FindingCodes(), chainCodes, []health.Code{health.PeerLost, health.ParentDown, health.TrafficMissing}), nil)
@@ -486,7 +486,7 @@ func (t *task) notice(n mka.Notice) {
 		t.rollAt = now // an expired key may go
 	case mka.NoticePeerLive:
 		t.heardFrom[n.SCI] = now
-		t.faults.Clear(health.PeerLost)
+		delete(t.lost, n.SCI)
 	case mka.NoticePeerLost:
 		t.lose(n.SCI, now)
 	case mka.NoticeKeyServer, mka.NoticeSAK, mka.NoticeRetired, mka.NoticeClosed:
@@ -555,6 +555,7 @@ func (t *task) look() error {
 	if err != nil {
 		return t.unread(err)
 	}
+	t.checkMark(now)
 	if err := t.checkSecY(state); err != nil || !t.everUp {
 		return err
 	}
