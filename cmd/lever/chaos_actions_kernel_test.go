@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -106,7 +107,9 @@ func (c *chaos) changeInventory(end int, r *rand.Rand) error {
 func (c *chaos) breakInventory(end int, r *rand.Rand) error {
 	good, err := os.ReadFile(c.routers[end].Path(lab.InventoryFile))
 	if err == nil {
-		err = c.routers[end].SetInventory(good[:r.IntN(len(good))])
+		// Not cut off: that may leave one that is valid and has no link.
+		at := r.IntN(len(good))
+		err = c.routers[end].SetInventory(slices.Concat(good[:at], []byte("\n\t{]\n"), good[at:]))
 	}
 	if err == nil {
 		err = c.routers[end].Signal(syscall.SIGHUP)

@@ -185,9 +185,9 @@ func TestChaos(t *testing.T) {
 		storms++
 		actions += len(s.actions)
 		c.ride(s)
-		c.calm(s, storms%chaosTidied == 0)
+		c.calm(storms%chaosTidied == 0)
 		if t.Failed() {
-			t.Logf("seed %d, storm %d; replay: make chaos SEED=%[1]d FOR=%v; the last actions:\n%s", *chaosSeed, storms, *chaosFor,
+			t.Logf("seed %[1]d, storm %[2]d; replay: make chaos SEED=%[1]d FOR=%[3]v; the last actions:\n%[4]s", *chaosSeed, storms, *chaosFor,
 				strings.Join(c.log[max(0, len(c.log)-chaosShown):], "\n"))
 		}
 	}
@@ -229,7 +229,7 @@ func (c *chaos) ride(s storm) {
 }
 
 // calm undoes what a storm has left, and expects that all is well again.
-func (c *chaos) calm(s storm, tidy bool) {
+func (c *chaos) calm(tidy bool) {
 	c.Helper()
 	c.say("calm")
 	c.mustNot(c.undo())

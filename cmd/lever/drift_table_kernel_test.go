@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -91,6 +92,9 @@ func peer(d *driftEnd) []any {
 // foreignKey names a key that is nobody's.
 const foreignKey = "f00dfeedf00dfeedf00dfeedf00dfeed"
 
+// foreignSCI is nobody's.
+var foreignSCI = macsec.SCI{2, 0, 0, 0, 0, 0x66, 0, 1}
+
 // foreignSA is how ip names an XPN association with a key of somebody else.
 const foreignSA = "xpn 1 salt 0102030405060708090a0b0c ssci 77 on key " + foreignKey +
 	" 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
@@ -124,7 +128,16 @@ var drifts = []drift{
 	{name: "receive SC deleted", codes: secYDrift, words: "receive SA gone",
 		inject: shf("ip macsec del "+theDevice+" rx sci %s", func(d *driftEnd) []any { return peer(d)[:1] })},
 	{name: "foreign receive SC and SA added", codes: secYDrift, words: "foreign receive SC",
-		inject: sh("ip macsec add " + theDevice + " rx sci 0200000000660001 on\nip macsec add " + theDevice + " rx sci 0200000000660001 sa 1 " + foreignSA)},
+		inject: direct(func(d *driftEnd, k *macsec.Client) error {
+			if err := k.AddRxSC(d.sec.Index, foreignSCI, true); err != nil {
+				return err
+			}
+			err := k.AddRxSA(d.sec.Index, foreignSCI, macsec.SA{AN: 1, Active: true, NextPN: 1, KeyID: macsec.KeyID(bytes.Repeat([]byte{0xf0, 0x0d, 0xfe, 0xed}, 4)), Key: macsec.NewKey(make([]byte, 32)), SSCI: 77})
+			if errors.Is(err, macsec.ErrNotExist) {
+				return nil // the agent was quicker, and has removed the channel
+			}
+			return err
+		})},
 	{name: "foreign receive SA of the peer added", codes: secYDrift, words: "foreign receive SA",
 		inject: shf("ip macsec add "+theDevice+" rx sci %s sa %d "+foreignSA, func(d *driftEnd) []any { return []any{peer(d)[0], d.freeAN()} })},
 	{name: "transmit packet number set back", codes: secYDrift, words: "packet number set back", spends: true,
@@ -154,7 +167,7 @@ var drifts = []drift{
 	{name: "device renamed", codes: secYDrift, words: "device renamed",
 		inject: renamed},
 	{name: "device deleted", codes: secYDrift, words: "device deleted", inject: sh("ip link del " + theDevice)},
-	{name: "addresses removed", inject: sh("ip addr flush dev " + theDevice)},
+	{name: "addresses removed", codes: secYDrift, words: "address", inject: sh("ip addr flush dev " + theDevice)},
 
 	// The fence.
 	{name: "fence filter at egress deleted", codes: fenceDrift, opens: true, words: "egress", inject: gateDeleted("egress")},
@@ -194,7 +207,7 @@ func pausing(first, second string) func(d *driftEnd) error {
 }
 
 // driftPause is for how long a parent is not what it was.
-const driftPause = 300 * time.Millisecond
+const driftPause = 600 * time.Millisecond
 
 // gate is the first filter of a direction.
 func (d *driftEnd) gate(direction string) (*netlink.FilterAttrs, error) {
@@ -268,7 +281,16 @@ func enslaved(d *driftEnd) error {
 		return err
 	}
 	up := d.parent(d.i)
-	err := errors.Join(links.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: d.sec.Index}}), links.LinkSetMaster(up, br))
+	// The agent makes the device anew as soon as it is gone.
+	var err error
+	for range 100 {
+		if dev, e := links.LinkByName(theDevice); e == nil {
+			_ = links.LinkDel(dev)
+		}
+		if err = links.LinkSetMaster(up, br); err == nil {
+			break
+		}
+	}
 	<-time.After(driftPause)
 	return errors.Join(err, links.LinkSetNoMaster(up), links.LinkDel(br))
 }
