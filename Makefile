@@ -106,7 +106,7 @@ trials: build kernel tools
 	$(TRIAL) -run '^TestRestartTrials$$' ./cmd/lever -trials.rounds=50 -trials.seed=$(SEED)
 	$(TRIAL) -run '^TestWPASupplicant$$/^restarts$$' ./cmd/lever -trials.wpa=10
 	$(TRIAL) -run '^TestReturn$$|^TestSuspend$$' ./cmd/lever -trials.away=60s
-	$(TRIAL) -run '^TestDrift$$' ./cmd/lever
+	$(TRIAL) -parallel 1 -run '^TestDrift$$' ./cmd/lever
 	$(TRIAL) -run '^TestDriftSequences$$' ./cmd/lever -drift.for=10m -trials.seed=$(SEED)
 	@cat $(FIGURES).*
 
