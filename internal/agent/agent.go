@@ -61,7 +61,7 @@ type server struct {
 	started  time.Time
 	group    *errgroup.Group
 	ctx      context.Context // of the agent's life
-	store    *keys.Store
+	store    keys.States
 	channels [2]keys.Channel
 	open     func(*inventory.Inventory, *slog.Logger) [2]keys.Channel
 	wall     func() time.Time
@@ -161,8 +161,9 @@ func newServer(opts Options, on platform, kernel macsec.Kernel, events *linkEven
 // each, of the others it is said why they are left alone.
 func (s *server) start(ctx context.Context, g *errgroup.Group, inv *inventory.Inventory, links []inventory.NodeLink) {
 	s.ctx, s.group = ctx, g
-	s.store = keys.NewStore(s.opts.StateDir)
-	s.store.Replace = s.platform.files.replace
+	store := keys.NewStore(s.opts.StateDir)
+	store.Replace = s.platform.files.replace
+	s.store = keys.NewRecorder(store)
 	s.channels = s.open(inv, s.log)
 	s.log.Info("agent starts", "node", s.opts.Node, "links", len(links))
 	s.begin(inv, links)

@@ -72,7 +72,15 @@ func (s *server) serve(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			return fmt.Errorf("agent: control socket: %w", err)
+			if errors.Is(err, net.ErrClosed) {
+				return fmt.Errorf("agent: control socket: %w", err)
+			}
+			// Such as of too many open files: that nobody can ask is no reason to stop.
+			s.log.Error("a caller of the control socket could not be served", "error", err)
+			if !sleep(ctx, time.Second) {
+				return nil
+			}
+			continue
 		}
 		conns.Go(func() {
 			defer func() { _ = c.Close() }()

@@ -9,7 +9,6 @@ import (
 
 	"github.com/lever-link/lever/internal/fence"
 	"github.com/lever-link/lever/internal/keys"
-	"github.com/lever-link/lever/internal/keys/keyfile"
 	"github.com/lever-link/lever/internal/pae"
 	"github.com/lever-link/lever/macsec"
 )
@@ -278,18 +277,21 @@ func (k *leasedKernel) SetOffload(index int, o macsec.Offload) error {
 // Close implements macsec.Kernel. The kernel is the server's to close.
 func (*leasedKernel) Close() error { return nil }
 
-// leasedStore is a store behind a lease.
-func leasedStore(s *keys.Store, l *lease) *keys.Store {
-	if s == nil {
-		return nil
-	}
-	behind := *s
-	replace := s.Replace
-	if replace == nil {
-		replace = keyfile.Replace
-	}
-	behind.Replace = func(path string, text []byte) error {
-		return l.do("write "+path, func() error { return replace(path, text) })
-	}
-	return &behind
+// leasedStates are what keys remember, behind a lease.
+type leasedStates struct {
+	next  keys.States
+	lease *lease
+}
+
+// Load implements keys.States.
+func (s *leasedStates) Load(link string) (keys.State, error) {
+	return get(s.lease, "read the confirmed epoch", func() (keys.State, error) { return s.next.Load(link) })
+}
+
+// Durable implements keys.States.
+func (s *leasedStates) Durable(link string) error { return s.next.Durable(link) }
+
+// Save implements keys.States.
+func (s *leasedStates) Save(link string, state keys.State) error {
+	return s.lease.do("record the confirmed epoch", func() error { return s.next.Save(link, state) })
 }

@@ -46,7 +46,7 @@ func movedID(link, iface string) string { return link + "@" + iface }
 // cleared now. The link's keeper has ended. s.reconf is held.
 func (s *server) leave(lo *leftover) {
 	if lo.fate == barred {
-		lo.file.Removed = true
+		lo.file.Removed, lo.file.Index, lo.file.Up = true, 0, false
 		if err := lo.file.write(s.platform.files, s.opts.RunDir); err != nil {
 			s.log.Error("what is left of a link could not be recorded: lever down will not know of it after a restart", "link", lo.file.Link, "error", err)
 		}
@@ -209,12 +209,14 @@ func (s *server) inherit(links []inventory.NodeLink, now time.Time) {
 		switch {
 		case l != nil && l == there && l.Verdict.Kind == inventory.Encrypt:
 			if f.Secure != l.Local.Secure {
+				s.disown(*f)
 				s.dropDevice(f)
 			}
 			continue // resumed
 		case l != nil && l == there:
 			lo.fate, lo.reason = opened, l.Verdict.Reason
 		case l != nil && l.Verdict.Kind == inventory.Encrypt: // it has moved, and takes its record along
+			s.disown(*f)
 			lo.file.Link, lo.file.MKA, lo.reason = movedID(id, f.Interface), nil, "link "+id+" has moved to "+l.Local.Interface
 		}
 		if there != nil && there != l {
@@ -235,6 +237,15 @@ const removedReason = "it is no longer in the inventory"
 
 func (f fate) String() string {
 	return [...]string{"stays", "opened", "of another link", "as it was"}[f]
+}
+
+// disown has the record of a link say nothing of the device and the interface that
+// it is about to leave, which the next session would miss. Its numbers stay.
+func (s *server) disown(f linkFile) {
+	f.Index, f.Up = 0, false
+	if err := f.write(s.platform.files, s.opts.RunDir); err != nil {
+		s.log.Warn("the record of a link could not be changed", "link", f.Link, "error", err)
+	}
 }
 
 // dropDevice removes the device of a link that is about to get another one. The

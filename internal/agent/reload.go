@@ -8,6 +8,7 @@ import (
 
 	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/inventory"
+	"github.com/lever-link/lever/macsec"
 )
 
 const (
@@ -247,10 +248,16 @@ func (s *server) endOf(e *inventory.EndChange) (begin bool) {
 	f := linkFile{Link: id, Interface: e.Before.Local.Interface, Secure: e.Before.Local.Secure}
 	if old, err := readLinkFile(s.opts.RunDir, id); err == nil && old != nil {
 		f = *old
+		if e.Session == inventory.Remade || e.Session == inventory.Moved {
+			s.disown(f)
+		}
 	}
 	lo := &leftover{file: f, since: time.Now(), reason: removedReason}
 	switch e.Session {
-	case inventory.Untouched, inventory.Resumed, inventory.Started:
+	case inventory.Untouched, inventory.Started:
+		return e.After != nil
+	case inventory.Resumed:
+		s.widen(e)
 		return e.After != nil
 	case inventory.Remade:
 		s.dropDevice(&f)
@@ -308,6 +315,19 @@ func (s *server) catchUp() {
 	}
 	for _, lo := range s.left {
 		s.clearUp(lo)
+	}
+}
+
+// widen gives a device that stays the replay window that its link has now, for the
+// next session must not take it for something that somebody else has changed.
+func (s *server) widen(e *inventory.EndChange) {
+	was, is := e.Before.MKA.ReplayWindow, e.After.MKA.ReplayWindow
+	dev, err := s.kernel.Device(e.After.Local.Secure)
+	if was == is || err != nil || dev.ReplayWindow != was {
+		return
+	}
+	if err := s.kernel.UpdateDevice(dev.Index, macsec.DeviceUpdate{ReplayProtect: new(true), ReplayWindow: new(is)}); err != nil {
+		s.log.Warn("the replay window could not be changed yet", "link", e.After.ID, "device", dev.Name, "error", err)
 	}
 }
 

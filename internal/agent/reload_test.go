@@ -51,14 +51,18 @@ type site struct {
 	second *wire
 	offset atomic.Int64 // of the wall clock
 	logTo  func(slog.Handler) slog.Handler
+	files  func(*node, *files)
 }
 
 // newSite starts agents that keep up with an inventory, as Run does, but for
 // inotify, which is none of virtual time: the file is looked at every two seconds.
-func newSite(t *testing.T, text string) *site {
+func newSite(t *testing.T, text string, opts ...func(*site)) *site {
 	t.Helper()
 	s := &site{pair: newPair(t), t: t, path: filepath.Join(t.TempDir(), "lever.yaml"), second: &wire{}}
 	s.write(text)
+	for _, o := range opts {
+		o(s)
+	}
 	s.r1.plug("eth5", s.second, mka.MAC{2, 0, 0, 0, 1, 1})
 	s.r2.plug("eth10", s.second, mka.MAC{2, 0, 0, 0, 1, 2})
 	s.deliver(epoch(t, "1.0"))
@@ -113,7 +117,11 @@ func (s *site) startAt(n *node) {
 		handler = s.logTo(handler)
 	}
 	opts.Log = slog.New(handler).With("at", n.name)
-	n.server = newServer(opts, n.platform(), n.kernel, n.links)
+	on := n.platform()
+	if s.files != nil {
+		s.files(n, &on.files)
+	}
+	n.server = newServer(opts, on, n.kernel, n.links)
 	n.server.wall = func() time.Time { return time.Now().Add(time.Duration(s.offset.Load())) }
 	n.server.open = func(*inventory.Inventory, *slog.Logger) [2]keys.Channel {
 		return [2]keys.Channel{n.channels[0], n.channels[1]}
@@ -394,7 +402,7 @@ func TestReloadChangesOneLink(t *testing.T) {
 						t.Errorf("l1 was disturbed:\n%s\n%s", l1, now)
 					}
 				}
-				if st, _ := s.link(s.r1, "l1"); st.State != c.state {
+				if st, _ := s.link(s.r1, "l1"); st.State != c.state || has(st, health.SecYDrift) {
 					t.Errorf("l1 is %+v, want it %s", st, c.state)
 				}
 				if after := s.history(s.r1, "l2", "eth5-sec"); after != before {

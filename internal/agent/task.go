@@ -33,7 +33,7 @@ type task struct {
 	link     inventory.NodeLink
 	policy   inventory.Policy
 	channels [2]keys.Channel
-	store    *keys.Store
+	store    keys.States
 	events   *subscription
 	requests chan request
 	changes  chan spec // what the inventory has changed
@@ -89,7 +89,7 @@ func newTask(s *server, sp spec) *task {
 	l := &lease{}
 	return &task{
 		server: newLeased(s, l), lease: l, log: s.log.With("link", sp.link.ID), link: sp.link, policy: sp.policy,
-		channels: sp.channels, store: leasedStore(s.store, l),
+		channels: sp.channels, store: &leasedStates{s.store, l},
 		events: s.links.subscribe(), requests: make(chan request), changes: make(chan spec, 1), heardFrom: map[mka.SCI]time.Time{},
 	}
 }

@@ -144,7 +144,7 @@ func (c Change) Faults() []health.Fault {
 // unusable state file does not cost the link: the Ring goes on without a
 // high-water mark and says so in a finding until the next epoch is confirmed,
 // and leaves the file as it is until then.
-func OpenRing(id Identity, store *Store) (*Ring, error) {
+func OpenRing(id Identity, store States) (*Ring, error) {
 	if err := ValidLink(id.Link); err != nil {
 		return nil, err
 	}
@@ -153,7 +153,7 @@ func OpenRing(id Identity, store *Store) (*Ring, error) {
 	if rerr != nil {
 		return nil, rerr
 	}
-	r.loadErr = err
+	r.loadErr, r.saveErr = err, store.Durable(id.Link)
 	return r, nil
 }
 

@@ -99,6 +99,9 @@ func (s *Store) Load(link string) (State, error) {
 	return State{HighWater: f.HighWater, Seen: f.Seen}, nil
 }
 
+// Durable implements States: what Save has not returned an error for is on disk.
+func (*Store) Durable(string) error { return nil }
+
 // Save replaces the State of a link so that a crash leaves the old file or the
 // new one: temporary file, fsync, rename, fsync of the directory.
 func (s *Store) Save(link string, state State) error {
