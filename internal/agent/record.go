@@ -155,7 +155,7 @@ func (t *task) recall(old *linkFile) {
 	case old == nil || old.MKA == nil:
 		return
 	case err != nil:
-	case old.Generation < last:
+	case old.Generation != last && old.Generation != last+1:
 		err = fmt.Errorf("it is number %d, and there was a number %d", old.Generation, last)
 	default:
 		t.file.Generation, t.file.MKA = old.Generation, old.MKA
