@@ -61,6 +61,7 @@ type member struct {
 	lost  bool      // its life time ended since: it may have given the SAK up
 	gone  bool      // somebody took its receive SA away
 	keyed bool      // its receive SA was asked for
+	heard bool      // frames that it protected with this SAK were received before we started
 	op    uint64    // with which operation
 	retry time.Time // it was refused: ask again then
 
@@ -236,7 +237,11 @@ func (p *Port) mayTransmit(l *dataKey) bool {
 	case l.owner.serving:
 		return p.everyLive(l, (*peer).receives) || due(p.now, p.cp.receiveBy) && l.owner.dist != nil && l.owner.madeFor(l)
 	}
-	return l.owner.server != nil && l.owner.server.transmits(l.ki)
+	// Of what an earlier agent has heard the SecY knows more than the record: the key
+	// server's next word may come after it has deleted the old SAK.
+	server := l.owner.server
+	return server != nil && (server.transmits(l.ki) ||
+		slices.ContainsFunc(l.members, func(m member) bool { return m.sci == server.sci && m.heard }))
 }
 
 // everyLive says whether there are live peers and all of them do ok with l.

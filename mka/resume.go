@@ -68,6 +68,7 @@ type AdoptedKey struct {
 	Encoding bool // ... and is the encoding SA, active
 	NextPN   uint64
 	Receive  []SCI // its receive SAs
+	Heard    []SCI // ... of which some have received frames
 }
 
 func (p *Port) record() *Record {
@@ -182,7 +183,7 @@ func (p *Port) adopt() {
 	for _, a := range p.cfg.Adopted {
 		k := &dataKey{ki: a.KI, an: a.AN, found: true, suite: a.Suite, tx: a.Encoding, rx: len(a.Receive) > 0, saidRx: len(a.Receive) > 0, pn: a.NextPN, lpn: a.NextPN}
 		for _, sci := range a.Receive {
-			k.members = append(k.members, member{sci: sci, keyed: true})
+			k.members = append(k.members, member{sci: sci, keyed: true, heard: slices.Contains(a.Heard, sci)})
 			if !slices.Contains(c.receiveSCs, sci) {
 				c.receiveSCs = append(c.receiveSCs, sci)
 			}
@@ -282,7 +283,7 @@ func (p *Port) resumeParticipant(pa *participant) bool {
 	if r.Latest == nil && len(r.Olds) == 0 && len(p.cfg.Adopted) > 0 {
 		return false // it was stored before there was a SAK: there were others since
 	}
-	if r.Latest != nil && r.Latest.CKN == pa.ckn && !p.holds(r.Latest.ki()) &&
+	if r.Latest != nil && r.Latest.CKN == pa.ckn && r.Latest.Tx && !p.holds(r.Latest.ki()) &&
 		!slices.ContainsFunc(r.Olds, func(kr *KeyRecord) bool { return kr.CKN == pa.ckn && p.holds(kr.ki()) }) {
 		return false // the SecY contradicts the record: be a new member
 	}

@@ -20,7 +20,6 @@ var crashAll = flag.Bool("crash.all", false, "crash at every step, not at a samp
 // flow sends frames of data both ways, every millisecond while closely is set and
 // every ten otherwise, and counts what is lost from when the link first carried both.
 type flow struct {
-	pair *pair
 	done chan struct{}
 	once sync.Once
 	wg   sync.WaitGroup
@@ -34,7 +33,11 @@ type flow struct {
 }
 
 func (p *pair) flow() *flow {
-	f := &flow{pair: p, done: make(chan struct{})}
+	return newFlow(p.r1.t, func() error { return p.r1.send(p.r2) }, func() error { return p.r2.send(p.r1) })
+}
+
+func newFlow(t testing.TB, forth, home func() error) *flow {
+	f := &flow{done: make(chan struct{})}
 	began := time.Now()
 	f.wg.Go(func() {
 		skipped := 0
@@ -50,7 +53,7 @@ func (p *pair) flow() *flow {
 				continue
 			}
 			skipped = 0
-			there, back := p.r1.send(p.r2), p.r2.send(p.r1)
+			there, back := forth(), home()
 			f.mu.Lock()
 			f.carried = f.carried || there == nil && back == nil
 			if f.carried {
@@ -64,7 +67,7 @@ func (p *pair) flow() *flow {
 			f.mu.Unlock()
 		}
 	})
-	p.r1.t.Cleanup(f.end)
+	t.Cleanup(f.end)
 	return f
 }
 

@@ -147,6 +147,9 @@ func Adopt(y *macsec.SecY) []mka.AdoptedKey {
 			if sa := &sc.SAs[j]; sa.Active {
 				k := at(sa)
 				k.Receive = append(k.Receive, mka.SCI(sc.SCI))
+				if sa.NextPN != 1 {
+					k.Heard = append(k.Heard, mka.SCI(sc.SCI))
+				}
 			}
 		}
 	}
