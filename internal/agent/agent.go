@@ -163,7 +163,7 @@ func (s *server) start(ctx context.Context, g *errgroup.Group, inv *inventory.In
 	s.ctx, s.group = ctx, g
 	store := keys.NewStore(s.opts.StateDir)
 	store.Replace = s.platform.files.replace
-	s.store = keys.NewRecorder(store)
+	s.store = newRecorder(store)
 	s.channels = s.open(inv, s.log)
 	s.log.Info("agent starts", "node", s.opts.Node, "links", len(links))
 	s.begin(inv, links)

@@ -38,6 +38,17 @@ type stateFile struct {
 	Seen      map[Epoch][2]Fingerprint `json:"seen,omitempty"`
 }
 
+// States are what a Ring's State is kept in, such as a Store.
+type States interface {
+	Load(link string) (State, error)
+	Save(link string, state State) error
+	// Durable says why the disk does not have what Save was given last; nil if it
+	// has it, or if there was nothing.
+	Durable(link string) error
+}
+
+var _ States = (*Store)(nil)
+
 // Store keeps the State of each link in a file of its own, <dir>/links/<link>.json,
 // replaced atomically.
 type Store struct {

@@ -1,0 +1,177 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/lever-link/lever/internal/keys"
+)
+
+// recordPatience is how long a link waits for the disk. A State is written before
+// what it is about is used, as long as the disk takes it: this is many times what
+// a disk needs that is well, and little against the life of a peer. A disk that
+// needs longer is a fault and costs the link nothing else.
+const recordPatience = 250 * time.Millisecond
+
+// recorder is a keys.Store that nobody gets stuck on. Reads and writes are done beside
+// the caller, one a link at a time, and waited for with a limit; a write that takes
+// longer goes on, and is followed by one of the newest State. What was given to
+// Save is what Load returns from then on, whatever the disk has of it, so that a
+// link that starts again in this process never goes back.
+type recorder struct {
+	under keys.States
+
+	mu    sync.Mutex
+	links map[string]*remembered
+}
+
+// remembered is what is known of one link.
+type remembered struct {
+	state keys.State
+	known bool          // state is the link's: it was loaded or given to Save
+	fresh bool          // the disk has it
+	err   error         // of the last write
+	busy  chan struct{} // closed when what is under way has ended; nil: nothing is
+}
+
+// newRecorder puts a recorder in front of a keys.Store.
+func newRecorder(under keys.States) *recorder {
+	return &recorder{under: under, links: map[string]*remembered{}}
+}
+
+func (r *recorder) link(link string) *remembered {
+	l := r.links[link]
+	if l == nil {
+		l = &remembered{}
+		r.links[link] = l
+	}
+	return l
+}
+
+// Load implements keys.States: the State that was last loaded or saved, or else the disk's.
+func (r *recorder) Load(link string) (keys.State, error) {
+	type result struct {
+		state keys.State
+		err   error
+	}
+	r.mu.Lock()
+	l := r.link(link)
+	if l.known {
+		defer r.mu.Unlock()
+		return cloned(l.state), nil
+	}
+	r.mu.Unlock()
+	read := make(chan result, 1)
+	go func() {
+		res := result{err: errWriterEnded}
+		defer func() { read <- res }()
+		state, err := r.under.Load(link)
+		r.mu.Lock()
+		if err == nil && !l.known {
+			l.state, l.known, l.fresh = cloned(state), true, true
+		}
+		r.mu.Unlock()
+		res = result{state, err}
+	}()
+	patience := time.NewTimer(recordPatience)
+	defer patience.Stop()
+	select {
+	case res := <-read:
+		return res.state, res.err
+	case <-patience.C:
+		return keys.State{}, fmt.Errorf("reading the confirmed epoch of link %q: the disk has not answered within %v", link, recordPatience)
+	}
+}
+
+// Save implements keys.States: it has a State written, and returns nil once it is on the disk. An error says
+// that it is not, or not yet: the same State again asks how it stands, and writes
+// it again if that has failed.
+func (r *recorder) Save(link string, state keys.State) error {
+	r.mu.Lock()
+	l := r.link(link)
+	if !l.known || !reflect.DeepEqual(l.state, state) {
+		l.state, l.known, l.fresh = cloned(state), true, false
+	}
+	if l.fresh {
+		r.mu.Unlock()
+		return nil
+	}
+	if l.busy != nil { // it was waited for already
+		r.mu.Unlock()
+		return slow(link)
+	}
+	busy := make(chan struct{})
+	l.busy = busy
+	r.mu.Unlock()
+	go r.write(link, l)
+
+	patience := time.NewTimer(recordPatience)
+	defer patience.Stop()
+	select {
+	case <-busy:
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return l.err
+	case <-patience.C:
+		return slow(link)
+	}
+}
+
+// Durable implements keys.States.
+func (r *recorder) Durable(link string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch l := r.link(link); {
+	case !l.known || l.fresh:
+		return nil
+	case l.busy != nil:
+		return slow(link)
+	default:
+		return l.err
+	}
+}
+
+func slow(link string) error {
+	return fmt.Errorf("recording the confirmed epoch of link %q: the disk has not taken it within %v", link, recordPatience)
+}
+
+// errWriterEnded is what comes of a write whose goroutine was ended.
+var _ keys.States = (*recorder)(nil)
+
+var errWriterEnded = errors.New("it was broken off")
+
+// write writes the newest State until the disk has it or fails.
+func (r *recorder) write(link string, l *remembered) {
+	err := errWriterEnded
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		l.err = err
+		close(l.busy)
+		l.busy = nil
+	}()
+	for {
+		r.mu.Lock()
+		state := cloned(l.state)
+		r.mu.Unlock()
+		if err = r.under.Save(link, state); err != nil {
+			return
+		}
+		r.mu.Lock()
+		l.fresh = reflect.DeepEqual(l.state, state)
+		done := l.fresh
+		r.mu.Unlock()
+		if done {
+			return
+		}
+		err = errWriterEnded
+	}
+}
+
+func cloned(s keys.State) keys.State {
+	return keys.State{HighWater: s.HighWater, Seen: maps.Clone(s.Seen)}
+}
