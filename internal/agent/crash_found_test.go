@@ -236,7 +236,9 @@ func TestRecordThatContradictsTheKernel(t *testing.T) {
 					}
 					b.again(n, string(text))
 					n.awaitState(resecured, StateSecured)
-					time.Sleep(15 * time.Second) // what is taken for somebody else's doing is a fault for ten
+					time.Sleep(time.Second)
+					f.closely.Store(false)
+					time.Sleep(14 * time.Second) // what is taken for somebody else's doing is a fault for ten
 					p.secured(0)
 					if wrong := p.settled(); len(wrong) > 0 {
 						t.Errorf("left over:\n%s", strings.Join(wrong, "\n"))

@@ -220,7 +220,7 @@ func TestCrashBesideWPASupplicant(t *testing.T) {
 		t.Run(map[bool]string{true: "we are key server", false: "it is key server"}[server], func(t *testing.T) {
 			var steps []string
 			synctest.Test(t, func(t *testing.T) { steps = wpaRun(t, server, 0, false) })
-			stride := 11
+			stride := 23
 			if *crashAll {
 				stride = 1
 			}
