@@ -14,6 +14,7 @@ import (
 
 	"github.com/lever-link/lever/internal/agent"
 	"github.com/lever-link/lever/internal/metrics"
+	"github.com/lever-link/lever/internal/quiet"
 	"github.com/lever-link/lever/internal/service"
 	"github.com/lever-link/lever/inventory"
 )
@@ -43,7 +44,9 @@ it run by systemd as lever.service.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
-			o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+			out := quiet.NewWriter(os.Stderr) // whoever reads the log must not stop the agent
+			defer func() { _ = out.Close() }()
+			o.Log = slog.New(slog.NewTextHandler(out, nil))
 			return serve(ctx, o, metricsAt)
 		},
 	}

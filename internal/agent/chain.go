@@ -193,7 +193,7 @@ func (c *chain) next(now time.Time) time.Time {
 	for _, k := range c.keys {
 		for _, t := range []time.Time{k.NotBefore, k.NotAfter} {
 			if t.After(now) && t.Before(at) {
-				at = t
+				at = now.Add(t.Sub(now)) // by the monotonic clock: the other may be set
 			}
 		}
 	}

@@ -1,8 +1,9 @@
 // Package quiet keeps a log readable and bounded: of lines that say the same, a
 // few are written in a span of time, and then one that counts the others.
 //
-// What belongs here: a slog.Handler in front of another, and what makes two lines
-// the same. What does not: levels, formats, and what is worth a line at all.
+// What belongs here: a slog.Handler in front of another, what makes two lines the
+// same, and a writer that waits for no reader. What does not: levels, formats, and
+// what is worth a line at all.
 package quiet
 
 import (
