@@ -68,6 +68,7 @@ type task struct {
 	pns          secy.PNs
 	arrivals     map[mka.SCI]secy.Arrivals
 	made         bool // the device was, for this session
+	everSet      bool // the session was set up
 	everUp       bool // the device was set up: it has carried, or carries, traffic
 	heardFrom    map[mka.SCI]time.Time
 	lost         map[mka.SCI]time.Time // peers that fell silent, and when they were heard last
@@ -98,6 +99,7 @@ func newTask(s *server, sp spec) *task {
 // loses its interface is followed by another.
 func (t *task) run(ctx context.Context) error {
 	defer t.events.end()
+	said := ""
 	for {
 		err := t.session(ctx)
 		if ctx.Err() != nil {
@@ -111,7 +113,11 @@ func (t *task) run(ctx context.Context) error {
 		t.failed = !t.takenDown
 		t.explain(err)
 		t.publish()
-		if err != nil {
+		if err == nil || t.everSet {
+			said = ""
+		}
+		if err != nil && err.Error() != said { // it is tried each second
+			said = err.Error()
 			t.log.Warn("link is not set up", "error", err)
 		}
 		if !t.pause(ctx) {
@@ -154,10 +160,12 @@ func (t *task) pause(ctx context.Context) bool {
 // is gone. The order is what keeps it from leaking: fence, device, keys,
 // traffic.
 func (t *task) session(ctx context.Context) error {
+	t.everSet = false
 	if err := t.setUpLink(); err != nil {
 		t.tearSession()
 		return err
 	}
+	t.everSet = true
 	defer t.tearSession()
 
 	ctx, cancel := context.WithCancel(ctx)
