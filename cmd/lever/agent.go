@@ -69,7 +69,7 @@ func serve(ctx context.Context, o agent.Options, metricsAt string) error {
 	defer signal.Stop(reload)
 	o.Reload = reload
 	service.Harden(o.Log)
-	inv, err := inventory.Load(o.Inventory)
+	inv, _, err := agent.FirstInventory(o.Inventory, o.Node, o.StateDir)
 	if err != nil {
 		return err
 	}

@@ -76,6 +76,7 @@ type server struct {
 
 	mu         sync.Mutex
 	nodeFaults health.Set
+	accepted   *read                  // the inventory that is being kept for the next start
 	status     map[string]LinkStatus  // by link id
 	said       map[string]LinkStatus  // the same without the faults of keepers
 	supervised map[string]*health.Set // the faults of keepers
@@ -104,11 +105,11 @@ func Run(ctx context.Context, opts Options) error {
 	defer func() { _ = bounded.Flush() }()
 	opts.Log = slog.New(bounded)
 	seen := watch.Signature(opts.Inventory)
-	inv, err := inventory.Load(opts.Inventory)
+	first, refused, err := firstInventory(opts.Inventory, opts.Node, opts.StateDir)
 	if err != nil {
 		return err
 	}
-	links, err := inv.ForNode(opts.Node)
+	links, err := first.inv.ForNode(opts.Node)
 	if err != nil {
 		return err
 	}
@@ -133,7 +134,12 @@ func Run(ctx context.Context, opts Options) error {
 	kicks, changed := make(chan struct{}, 1), make(chan struct{})
 	g.Go(func() error { watch.Notify(ctx, opts.Inventory, s.log, kicks); return nil })
 	g.Go(func() error { watch.Settled(ctx, opts.Inventory, seen, kicks, changed); return nil })
-	s.start(ctx, g, inv, links)
+	s.start(ctx, g, first.inv, links)
+	if refused != nil {
+		s.refuse(refused, "the agent starts")
+	} else {
+		s.keepLastGood(first)
+	}
 	g.Go(func() error { return s.follow(ctx, changed) })
 	g.Go(func() error { return s.serve(ctx) })
 	if opts.Observe != nil {

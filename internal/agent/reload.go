@@ -126,23 +126,29 @@ func (s *server) reload(why string) {
 	}
 	s.reconf.Lock()
 	defer s.reconf.Unlock()
-	inv, err := inventory.Load(s.opts.Inventory, inventory.WithNow(s.date()))
+	r, err := readInventory(s.opts.Inventory, s.opts.Node, s.date())
 	var paths []string
 	if err == nil {
-		paths, err = Paths(inv, s.opts.Node)
+		paths, err = Paths(r.inv, s.opts.Node)
 	}
 	if err == nil && s.opts.Admit != nil {
 		err = s.opts.Admit(paths...)
 	}
 	if err != nil {
-		s.log.Error("the inventory was not accepted: the last good one stays in force", "reason", why, "error", oneLine(err))
-		s.nodeFault(func(f *health.Set) bool {
-			return f.Raise(health.Raise(health.InventoryInvalid, time.Now(), "detail", oneLine(err)))
-		})
+		s.refuse(err, why)
 		return
 	}
 	s.nodeFault(func(f *health.Set) bool { return f.Clear(health.InventoryInvalid) })
-	s.log.Info("inventory read again", "reason", why, "links_changed", s.adopt(inv))
+	s.log.Info("inventory read again", "reason", why, "links_changed", s.adopt(r.inv))
+	s.keepLastGood(r)
+}
+
+// refuse says what is wrong with an inventory that was not accepted.
+func (s *server) refuse(err error, why string) {
+	s.log.Error("the inventory was not accepted: the last good one stays in force", "reason", why, "error", oneLine(err))
+	s.nodeFault(func(f *health.Set) bool {
+		return f.Raise(health.Raise(health.InventoryInvalid, time.Now(), "detail", oneLine(err)))
+	})
 }
 
 // judge lets time pass in the inventory.

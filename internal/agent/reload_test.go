@@ -101,10 +101,11 @@ func (s *site) edit(oldnew ...string) {
 func (s *site) startAt(n *node) {
 	s.t.Helper()
 	seen := watch.Signature(s.path)
-	inv, err := inventory.Load(s.path, inventory.WithNow(time.Now().Add(time.Duration(s.offset.Load()))))
+	first, refused, err := firstInventory(s.path, n.name, n.stateDir)
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	inv := first.inv.At(time.Now().Add(time.Duration(s.offset.Load())))
 	links, err := inv.ForNode(n.name)
 	if err != nil {
 		s.t.Fatal(err)
@@ -129,6 +130,11 @@ func (s *site) startAt(n *node) {
 	changed := make(chan struct{})
 	g.Go(func() error { watch.Settled(ctx, s.path, seen, nil, changed); return nil })
 	n.server.start(ctx, g, inv, links)
+	if refused != nil {
+		n.server.refuse(refused, "the agent starts")
+	} else {
+		n.server.keepLastGood(first)
+	}
 	g.Go(func() error { return n.server.follow(ctx, changed) })
 	n.stop = func() {
 		cancel()
@@ -577,4 +583,95 @@ func TestInventoryChangedWhileNoAgentRan(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestStartWithAnInvalidInventory restarts agents while their inventory has
+// mistakes: they go on with the one that they accepted last.
+func TestStartWithAnInvalidInventory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, twoLinks)
+		s.edit("ref: one", "ref: uno")
+		time.Sleep(10 * time.Second)
+		had := sas(s.secy(s.r1, "eth4-sec"))
+		flow := s.stream(t)
+		s.write(strings.Replace(twoLinks, "mode: enforce", "mode: enforced", 1))
+		for _, n := range s.nodes() {
+			n.halt()
+			s.startAt(n)
+		}
+		time.Sleep(10 * time.Second)
+		for _, n := range s.nodes() {
+			if faults := s.nodeFaults(n); len(faults) != 1 || !strings.Contains(faults[0].Text, "lever.yaml:2:16: ") {
+				t.Errorf("%s: %v", n.name, faults)
+			}
+			if st := s.want(n, "l1", StateSecured); !strings.Contains(st.Reason, "uno") {
+				t.Errorf("%s: it is not the one that was accepted last: %+v", n.name, st)
+			}
+		}
+		if now := sas(s.secy(s.r1, "eth4-sec")); !slices.Equal(now, had) {
+			t.Errorf("the SAs were %v and are %v", had, now)
+		}
+		s.write(twoLinks)
+		time.Sleep(5 * time.Second)
+		for _, n := range s.nodes() {
+			if faults := s.nodeFaults(n); len(faults) != 0 {
+				t.Errorf("%s, mended: %v", n.name, faults)
+			}
+		}
+		flow()
+	})
+}
+
+// TestFirstInventory wants an error where there is nothing to go on with.
+func TestFirstInventory(t *testing.T) {
+	dir, state := t.TempDir(), t.TempDir()
+	path := filepath.Join(dir, "lever.yaml")
+	put := func(path, text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	broken := strings.Replace(twoLinks, "mode: enforce", "mode: enforced", 1)
+	put(path, broken)
+	want := func(says ...string) {
+		t.Helper()
+		inv, refused, err := FirstInventory(path, "r1", state)
+		if err == nil {
+			t.Errorf("%+v, %v, want an error", inv, refused)
+			return
+		}
+		for _, s := range says {
+			if !strings.Contains(err.Error(), s) {
+				t.Errorf("%v, want it to say %q", err, s)
+			}
+		}
+	}
+	want("lever.yaml:2:16: ") // no agent was here before
+	put(path, twoLinks)
+	r, refused, err := firstInventory(path, "r1", state)
+	if err != nil || refused != nil {
+		t.Fatal(err, refused)
+	}
+	if err := writeLastGood(path, "r1", state, r.files); err != nil {
+		t.Fatal(err)
+	}
+	put(path, broken)
+	inv, refused, err := FirstInventory(path, "r1", state)
+	if err != nil || refused == nil || len(inv.Links) != 2 {
+		t.Errorf("%v, %v, %v", inv, refused, err)
+	}
+	for what, text := range map[string]string{
+		"another path": `{"version":1,"path":"/elsewhere","node":"r1"}`,
+		"another node": fmt.Sprintf(`{"version":1,"path":%q,"node":"r2"}`, path),
+	} {
+		put(filepath.Join(state, lastGoodName), text)
+		if _, _, err := FirstInventory(path, "r1", state); err == nil || strings.Contains(err.Error(), "accepted last") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	put(filepath.Join(state, lastGoodName), `{"version":1,`)
+	want("lever.yaml:2:16: ", "accepted last there is no use")
+	put(filepath.Join(state, lastGoodName), fmt.Sprintf(`{"version":1,"path":%q,"node":"r1","files":[]}`, path))
+	want("accepted last there is no use", "there is no file")
 }
