@@ -2,12 +2,12 @@ package fence
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/lever-link/lever/internal/netdev"
 )
 
 // Watch calls changed soon after somebody changes a tc filter, chain or qdisc of
@@ -17,42 +17,18 @@ import (
 // the calling thread, and calls from one goroutine; what changed does meanwhile
 // holds up notices but loses none for good.
 func Watch(ctx context.Context, log *slog.Logger, changed func(ifindex int)) error {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Groups: 1 << (unix.RTNLGRP_TC - 1), MessageBufferSize: messageBuffer})
-	if err != nil {
-		return fmt.Errorf("watch tc filters: %w", err)
-	}
-	end := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	go func() {
-		defer func() {
-			end()
-			_ = conn.Close()
-		}()
-		for {
-			messages, err := conn.Receive()
-			switch {
-			case ctx.Err() != nil:
-				return
-			case errors.Is(err, unix.ENOBUFS): // the kernel had no room left for notices
-				log.Warn("notices of tc filters were lost: looking at all fences")
-				changed(0)
-			case err != nil:
-				log.Error("tc filters are no longer watched: their changes are seen by and by", "error", err)
-				changed(0)
-				return
-			}
-			last := -1 // several filters of one interface are often changed at once
-			for _, m := range messages {
-				if i := changedInterface(m); i != last {
-					last = i
-					changed(i)
-				}
+	return netdev.Listen(ctx, log, "tc filters", 1<<(unix.RTNLGRP_TC-1), 0, func(messages []netlink.Message) {
+		if messages == nil {
+			changed(0)
+		}
+		last := -1 // several filters of one interface are often changed at once
+		for _, m := range messages {
+			if i := changedInterface(m); i != last {
+				last = i
+				changed(i)
 			}
 		}
-	}()
-	return nil
+	})
 }
 
 // changedInterface is the index of the interface that a notice is about, or 0.

@@ -1,8 +1,8 @@
 // Package netdev tells of changes of the network interfaces.
 //
-// What belongs here: the kernel's notices of interfaces and of their addresses.
-// What does not: what to do about them (internal/agent), and those of tc filters
-// (internal/fence).
+// What belongs here: listening to the kernel's notices, and what those of interfaces
+// and of their addresses are about. What does not: what to do about them
+// (internal/agent), and what those of tc filters say (internal/fence).
 package netdev
 
 import (
@@ -27,16 +27,32 @@ func Watch(ctx context.Context, log *slog.Logger, changed func(index int)) error
 
 // watch has a receive buffer of that many octets; 0 is the kernel's own choice.
 func watch(ctx context.Context, log *slog.Logger, buffer int, changed func(index int)) error {
+	const groups = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_IFADDR-1)
+	return Listen(ctx, log, "interfaces", groups, buffer, func(messages []netlink.Message) {
+		if messages == nil {
+			changed(0)
+		}
+		for _, m := range messages {
+			// struct ifinfomsg and struct ifaddrmsg have the index at one place.
+			if len(m.Data) >= 8 {
+				changed(int(int32(binary.NativeEndian.Uint32(m.Data[4:]))))
+			}
+		}
+	})
+}
+
+// Listen calls told with the notices of some groups of rtnetlink, as Watch does, and
+// with nil when there may have been more. What is what they are about, for the log.
+func Listen(ctx context.Context, log *slog.Logger, what string, groups uint32, buffer int, told func([]netlink.Message)) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	const groups = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_IFADDR-1)
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Groups: groups})
 	if err == nil && buffer > 0 {
 		err = conn.SetReadBuffer(buffer)
 	}
 	if err != nil {
-		return fmt.Errorf("watch interfaces: %w", err)
+		return fmt.Errorf("watch %s: %w", what, err)
 	}
 	end := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	go func() {
@@ -49,19 +65,15 @@ func watch(ctx context.Context, log *slog.Logger, buffer int, changed func(index
 			switch {
 			case ctx.Err() != nil:
 				return
-			case errors.Is(err, unix.ENOBUFS):
-				log.Warn("notices of interfaces were lost: looking at all")
-				changed(0)
+			case errors.Is(err, unix.ENOBUFS): // the kernel had no room left for notices
+				log.Warn("notices were lost: looking at all", "of", what)
+				told(nil)
 			case err != nil:
-				log.Error("interfaces are no longer watched: their changes are seen by and by", "error", err)
-				changed(0)
+				log.Error("changes are no longer told of, and seen by and by", "of", what, "error", err)
+				told(nil)
 				return
-			}
-			for _, m := range messages {
-				// struct ifinfomsg and struct ifaddrmsg have the index at one place.
-				if len(m.Data) >= 8 {
-					changed(int(int32(binary.NativeEndian.Uint32(m.Data[4:]))))
-				}
+			case len(messages) > 0:
+				told(messages)
 			}
 		}
 	}()
