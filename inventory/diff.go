@@ -2,7 +2,6 @@ package inventory
 
 import (
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 )
@@ -81,29 +80,29 @@ var lasting = map[string]SessionChange{
 }
 
 // Diff says what becomes of each link, and what the agents at its ends do, when
-// new takes the place of old. Links of which nothing changes are left out. The
-// order is that of new, with removed links at the end.
+// next takes the place of running. Links of which nothing changes are left out. The
+// order is that of next, with removed links at the end.
 //
 // Verdicts are those of the moment at which the inventories were read, or of
 // [Inventory.At].
-func Diff(old, new *Inventory) []Change {
-	before := byID(old)
+func Diff(running, next *Inventory) []Change {
+	before := byID(running)
 	heirs := map[device]*Link{}
-	for _, l := range new.Links {
+	for _, l := range next.Links {
 		for _, e := range l.Ends {
 			heirs[device{e.Node, e.Interface}] = l
 		}
 	}
 	var changes []Change
-	for _, l := range new.Links {
-		if c, ok := compare(old, new, before[l.ID], l, heirs); ok {
+	for _, l := range next.Links {
+		if c, ok := compare(running, next, before[l.ID], l, heirs); ok {
 			changes = append(changes, c)
 		}
 		delete(before, l.ID)
 	}
-	for _, l := range old.Links {
+	for _, l := range running.Links {
 		if before[l.ID] != nil {
-			c, _ := compare(old, new, l, nil, heirs)
+			c, _ := compare(running, next, l, nil, heirs)
 			changes = append(changes, c)
 		}
 	}
@@ -111,7 +110,7 @@ func Diff(old, new *Inventory) []Change {
 }
 
 // compare looks at one link; before or after is nil when there is none.
-func compare(old, new *Inventory, before, after *Link, heirs map[device]*Link) (c Change, changed bool) {
+func compare(running, next *Inventory, before, after *Link, heirs map[device]*Link) (c Change, changed bool) {
 	whole := Untouched
 	if before != nil {
 		c.Link, c.Before = before.ID, &before.Verdict
@@ -120,29 +119,29 @@ func compare(old, new *Inventory, before, after *Link, heirs map[device]*Link) (
 		c.Link, c.After = after.ID, &after.Verdict
 	}
 	if before != nil && after != nil {
-		c.Fields, whole = differing(old, new, before, after)
+		c.Fields, whole = differing(running, next, before, after)
 		if len(c.Fields) == 0 {
 			return c, false
 		}
 	}
 	for _, node := range nodesOf(before, after) {
 		e := EndChange{Node: node, Before: seenFrom(before, node), After: seenFrom(after, node)}
-		e.decide(old, new, whole, heirs)
+		e.decide(running, next, whole, heirs)
 		c.Ends = append(c.Ends, e)
 	}
 	return c, true
 }
 
 // decide fills in what the agent of the node does.
-func (e *EndChange) decide(old, new *Inventory, whole SessionChange, heirs map[device]*Link) {
+func (e *EndChange) decide(running, next *Inventory, whole SessionChange, heirs map[device]*Link) {
 	was, is := e.Before != nil && e.Before.Verdict.Kind == Encrypt, e.After != nil && e.After.Verdict.Kind == Encrypt
-	barred := old.Policy.Mode == Enforce
+	barred := running.Policy.Mode == Enforce
 	switch {
 	case !was && !is:
 		return
 	case !was:
 		e.Session = Started
-		if new.Policy.Mode == Enforce {
+		if next.Policy.Mode == Enforce {
 			e.Fence = FenceClosed
 		}
 		return
@@ -168,7 +167,7 @@ func (e *EndChange) decide(old, new *Inventory, whole SessionChange, heirs map[d
 	if e.After.Local.Secure != e.Before.Local.Secure {
 		e.Session = max(e.Session, Remade)
 	}
-	switch bar := new.Policy.Mode == Enforce; {
+	switch bar := next.Policy.Mode == Enforce; {
 	case barred && !bar:
 		e.Fence = FenceOpened
 	case !barred && bar:
@@ -180,7 +179,7 @@ func (e *EndChange) decide(old, new *Inventory, whole SessionChange, heirs map[d
 
 // differing names what differs between two versions of a link and in what of the
 // inventory it depends on, and what that means for its sessions.
-func differing(old, new *Inventory, before, after *Link) (names []string, whole SessionChange) {
+func differing(running, next *Inventory, before, after *Link) (names []string, whole SessionChange) {
 	note := func(name, rule string) {
 		names = append(names, name)
 		s, known := lasting[rule]
@@ -211,13 +210,13 @@ func differing(old, new *Inventory, before, after *Link) (names []string, whole 
 		names = append(names, "verdict")
 	}
 	if before.Verdict.Kind == Encrypt && after.Verdict.Kind == Encrypt {
-		for name, pair := range exported(&old.Policy, &new.Policy) {
+		for name, pair := range exported(&running.Policy, &next.Policy) {
 			if name != "inside" && name != "inside_if" && !alike(pair[0], pair[1]) {
 				note("policy."+name, "policy."+name)
 			}
 		}
 		if !before.External && !after.External {
-			for name, pair := range exported(&old.Channels, &new.Channels) {
+			for name, pair := range exported(&running.Channels, &next.Channels) {
 				if !alike(pair[0], pair[1]) {
 					note("channels."+name, "channels."+name)
 				}
@@ -267,8 +266,7 @@ func sameFence(a, b *Link) bool {
 	if a.MKA.EtherType != b.MKA.EtherType {
 		return false
 	}
-	x, y := reflect.ValueOf(*a).FieldByName("Allow"), reflect.ValueOf(*b).FieldByName("Allow")
-	return !x.IsValid() || alike(x, y)
+	return slices.Equal(a.Allow, b.Allow)
 }
 
 // nodesOf are the nodes of links, each once, in their order.

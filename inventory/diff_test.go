@@ -199,15 +199,15 @@ func TestDiff(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			old := parse(t, running, day)
+			was := parse(t, running, day)
 			if !strings.Contains(running, strings.Join(tc.change[:min(1, len(tc.change))], "")) {
 				t.Fatal("the change is none")
 			}
-			new := parse(t, strings.NewReplacer(tc.change...).Replace(running), day)
-			if diff := cmp.Diff(tc.want, describe(inventory.Diff(old, new))); diff != "" {
+			is := parse(t, strings.NewReplacer(tc.change...).Replace(running), day)
+			if diff := cmp.Diff(tc.want, describe(inventory.Diff(was, is))); diff != "" {
 				t.Errorf("changes (-want +got):\n%s", diff)
 			}
-			if again := inventory.Diff(new, new); len(again) != 0 {
+			if again := inventory.Diff(is, is); len(again) != 0 {
 				t.Errorf("against itself: %v", describe(again))
 			}
 		})

@@ -70,9 +70,13 @@ type server struct {
 	reconf sync.Mutex
 	inv    *inventory.Inventory // in force
 	judged time.Time            // the latest date at which verdicts were judged
-	kept   map[string]*keeper
-	left   map[string]*leftover
-	behind map[string]*inventory.EndChange // links whose task was stuck when the inventory changed
+	// grave is an inventory that interrupts links, and that must stay as it is for a
+	// while since then.
+	grave      *read
+	graveSince time.Time
+	kept       map[string]*keeper
+	left       map[string]*leftover
+	behind     map[string]*inventory.EndChange // links whose task was stuck when the inventory changed
 
 	mu         sync.Mutex
 	nodeFaults health.Set

@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 
@@ -17,6 +19,9 @@ const (
 	judgeEvery = time.Minute
 	// expiresWithin is how long before its end evidence is a fault: time to renew it.
 	expiresWithin = 30 * 24 * time.Hour
+	// graveSettles is how long an inventory that interrupts links must stay as it is
+	// before it is believed.
+	graveSettles = 5 * time.Second
 	// clearEvery is how often what is left of links is looked at.
 	clearEvery = 2 * time.Second
 )
@@ -74,14 +79,25 @@ func (s *server) follow(ctx context.Context, changed <-chan struct{}) error {
 	defer clearing.Stop()
 	judge := time.NewTimer(s.untilJudged())
 	defer judge.Stop()
+	again := time.NewTimer(0) // for a change that interrupts links
+	again.Stop()
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
-			s.reload("its files changed")
+			again.Stop()
+			if !s.reload("its files changed", false) {
+				again.Reset(graveSettles)
+			}
+		case <-again.C:
+			if !s.reload("its files changed and have stayed so", false) {
+				again.Reset(graveSettles)
+			}
 		case <-s.opts.Reload:
-			s.reload("SIGHUP")
+			again.Stop()
+			s.reload("SIGHUP", true)
 		case <-judge.C:
 			s.judge()
 		case <-events.c:
@@ -117,7 +133,13 @@ func (s *server) untilJudged() time.Duration {
 
 // reload reads the inventory again and does what that changes. One with mistakes
 // changes nothing.
-func (s *server) reload(why string) {
+//
+// One that interrupts links is not certain to be whole: a file that is cut off
+// between two links is as good as one without the others, and whoever writes in
+// place has it like that for a moment, or for good where the disk is full. So it
+// must stay as it is for a while, unless somebody has asked for it, and end where
+// its author ended it. Reload reports whether it is done with it.
+func (s *server) reload(why string, sure bool) (done bool) {
 	if s.opts.Reloading != nil {
 		s.opts.Reloading()
 	}
@@ -136,11 +158,58 @@ func (s *server) reload(why string) {
 	}
 	if err != nil {
 		s.refuse(err, why)
-		return
+		return true
 	}
+	if links := s.interrupted(r.inv); len(links) > 0 {
+		if f := cutOff(r.files); f != "" {
+			s.refuse(fmt.Errorf("%s: it would interrupt %s and does not end with a newline: it may be cut off; write it anew, complete, and rename it into place", f, strings.Join(links, ", ")), why)
+			return true
+		}
+		if !sure && !s.settled(r) {
+			s.log.Info("the inventory interrupts links: it must stay as it is for a while", "links", links, "for", graveSettles.String())
+			return false
+		}
+	}
+	s.grave = nil
 	s.nodeFault(func(f *health.Set) bool { return f.Clear(health.InventoryInvalid) })
 	s.log.Info("inventory read again", "reason", why, "links_changed", s.adopt(r.inv))
 	s.keepLastGood(r)
+	return true
+}
+
+// settled says whether an inventory has been as it is for long enough.
+func (s *server) settled(r *read) bool {
+	if s.grave != nil && reflect.DeepEqual(s.grave.files, r.files) {
+		return time.Since(s.graveSince) >= graveSettles
+	}
+	s.grave, s.graveSince = r, time.Now()
+	return false
+}
+
+// interrupted are the links of this node whose traffic an inventory interrupts or
+// uncovers.
+func (s *server) interrupted(next *inventory.Inventory) (links []string) {
+	for _, c := range s.changesHere(s.inv, next) {
+		switch c.end.Session {
+		case inventory.Untouched, inventory.Resumed, inventory.Started:
+			if c.end.Fence != inventory.FenceOpened {
+				continue
+			}
+		case inventory.Remade, inventory.TakenDown, inventory.Dropped, inventory.Moved:
+		}
+		links = append(links, c.Link)
+	}
+	return links
+}
+
+// cutOff is a file that does not end as text files do.
+func cutOff(files []inventory.File) string {
+	for _, f := range files {
+		if !bytes.HasSuffix(f.Data, []byte("\n")) {
+			return f.Name
+		}
+	}
+	return ""
 }
 
 // refuse says what is wrong with an inventory that was not accepted.

@@ -162,7 +162,7 @@ func directories(path string) (dirs []string) {
 		if err != nil {
 			return
 		}
-		for hops := 0; hops < 40; hops++ {
+		for range 40 { // as many links as the kernel follows
 			if d := filepath.Dir(abs); !slices.Contains(dirs, d) {
 				dirs = append(dirs, d)
 			}
