@@ -166,6 +166,7 @@ var drifts = []drift{
 	{name: "device MTU changed", codes: secYDrift, words: "MTU", inject: sh("ip link set " + theDevice + " mtu 1200")},
 	{name: "device renamed", codes: secYDrift, words: "device renamed",
 		inject: renamed},
+	{name: "device alias changed", codes: secYDrift, words: "alias changed", inject: sh("ip link set " + theDevice + " alias uplink")},
 	{name: "device deleted", codes: secYDrift, words: "device deleted", inject: sh("ip link del " + theDevice)},
 	{name: "addresses removed", codes: secYDrift, words: "address", inject: sh("ip addr flush dev " + theDevice)},
 
