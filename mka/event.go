@@ -37,7 +37,8 @@ const (
 	EventLeave
 	// EventSALost reports that an SA of KI is not in the SecY any more, which the
 	// Port did not take out: the transmit SA when SCI is our own, else the receive
-	// SA of that SCI.
+	// SA of that SCI. With a zero SCI all are there, and what they have become does
+	// not work.
 	EventSALost
 	// EventLinkUp reports that the interface can carry frames (again).
 	EventLinkUp

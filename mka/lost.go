@@ -38,7 +38,7 @@ func (p *Port) Associations() (all []Association, receiveSCs []SCI, known bool) 
 }
 
 // lostSA takes the news that an SA of ki is gone: the transmit SA, or the receive
-// SA of sci.
+// SA of sci; or, without one, that the SAs are there and do not work.
 func (p *Port) lostSA(ki KI, sci SCI) {
 	for k := range p.cp.keys {
 		if k.ki != ki {
@@ -48,7 +48,7 @@ func (p *Port) lostSA(ki KI, sci SCI) {
 			k.noTransmit = true
 		}
 		for i := range k.members {
-			if m := &k.members[i]; m.sci == sci {
+			if m := &k.members[i]; m.sci == sci && sci != (SCI{}) {
 				m.gone = true
 			}
 		}

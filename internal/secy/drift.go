@@ -43,7 +43,7 @@ type Arrivals struct {
 // but late frames has arrived, and the next packet number accepted is beyond what
 // the peer says that it has come to. Frames that somebody replays are late, too, but
 // none of them is beyond that.
-func (y *SecY) Late(found *macsec.SecY, ki mka.KI, said map[mka.SCI]uint64, last map[mka.SCI]Arrivals) (ds []Difference) {
+func Late(found *macsec.SecY, ki mka.KI, said map[mka.SCI]uint64, last map[mka.SCI]Arrivals) (ds []Difference) {
 	for i := range found.RxSCs {
 		sc := &found.RxSCs[i]
 		sci := mka.SCI(sc.SCI)
@@ -72,9 +72,10 @@ func (y *SecY) Late(found *macsec.SecY, ki mka.KI, said map[mka.SCI]uint64, last
 				continue
 			}
 			ds = append(ds, Difference{
+				// It stays until the next SAK is in use: should this be a mistake, that
+				// costs nothing.
 				Kind: "receive packet number set forward", Detail: fmt.Sprintf("SCI %v, AN %d, from %d to %d", sc.SCI, sa.AN, before.NextPN, sa.NextPN),
-				Repair: y.op(mka.Op{Kind: mka.OpDeleteReceiveSA, SCI: sci, AN: mka.AN(sa.AN)}),
-				Lost:   mka.Event{Kind: mka.EventSALost, KI: ki, SCI: sci},
+				Lost: mka.Event{Kind: mka.EventSALost, KI: ki},
 			})
 		}
 	}

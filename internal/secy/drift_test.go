@@ -35,7 +35,7 @@ func TestLate(t *testing.T) {
 		if c.before != (Arrivals{}) {
 			last[farSCI] = c.before
 		}
-		ds := (&SecY{}).Late(found, ki, map[mka.SCI]uint64{farSCI: c.said}, last)
+		ds := Late(found, ki, map[mka.SCI]uint64{farSCI: c.said}, last)
 		if len(ds) != c.want {
 			t.Errorf("%s: %v", c.name, ds)
 		}
