@@ -689,6 +689,9 @@ func TestCutOffInventory(t *testing.T) {
 		defer s.stream(t)()
 		whole := 0
 		for n := range len(twoLinks) {
+			if !*crashAll && n%7 != 0 && twoLinks[n-1] != '\n' {
+				continue
+			}
 			s.write(twoLinks[:n])
 			if n%20 == 0 || twoLinks[n-1] == '\n' { // for a moment
 				time.Sleep(graveSettles - time.Second)
@@ -702,7 +705,7 @@ func TestCutOffInventory(t *testing.T) {
 				t.Fatalf("cut off after %q:\n%s\n%s", twoLinks[:n], before, now)
 			}
 		}
-		if whole == 0 || whole > len(twoLinks)/4 {
+		if whole == 0 || *crashAll && whole > len(twoLinks)/4 {
 			t.Errorf("%d of %d were taken for whole", whole, len(twoLinks))
 		}
 	})

@@ -52,7 +52,7 @@ func (p *pair) stream(t *testing.T) (end func()) {
 	var lost []string
 	began := time.Now()
 	wg.Go(func() {
-		tick := time.NewTicker(2 * time.Millisecond)
+		tick := time.NewTicker(3 * time.Millisecond) // a gap is as long as an MKPDU travels, or longer
 		defer tick.Stop()
 		for {
 			select {
