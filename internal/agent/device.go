@@ -16,7 +16,10 @@ import (
 // agent left is kept with its SAs, so that traffic goes on; what can be put
 // right is, and repaired says what it was.
 func ensureDevice(on *platform, k macsec.Kernel, p parent, name string, suite macsec.CipherSuite, window uint32) (dev *macsec.Device, repaired []string, err error) {
-	sci := macsec.NewSCI(net.HardwareAddr(p.address[:]), 1)
+	sci := p.known
+	if sci == (macsec.SCI{}) {
+		sci = macsec.NewSCI(net.HardwareAddr(p.address[:]), 1)
+	}
 	cfg := secy.DeviceConfig(sci, suite)
 	cfg.ReplayWindow = window
 	dev, err = k.Device(name)

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -198,9 +199,37 @@ func TestPeerUnderAnotherSCI(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.r1.change(p.r1.port, func(o *port) { o.address = mka.MAC{2, 0, 0, 0, 9, 9} })
+		if err := os.Remove(linkPath(p.r1.runDir, "l1")); err != nil {
+			t.Fatal(err)
+		}
 		p.r1.start()
 		p.r1.await(10*time.Second, "secured", func(s LinkStatus) bool { return s.State == StateSecured })
 		time.Sleep(30 * time.Second)
 		p.secured(time.Second)
 	})
+}
+
+// A device that is made anew on an interface that has another address by now is the
+// same member to the far end, which has nobody to wait for.
+func TestDeviceMadeAnewKeepsItsSCI(t *testing.T) {
+	for _, n := range []int{0, 1} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newSecuredPair(t)
+			n := p.nodes()[n]
+			sci := n.device().SCI
+			time.Sleep(time.Minute)
+			n.change(n.port, func(o *port) { o.address = mka.MAC{2, 0, 0, 0, 7, 7} })
+			time.Sleep(time.Minute)
+			if err := n.kernel.DeleteDevice(n.device().Index); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			if s := n.status(); s.State != StateSecured || n.device().SCI != sci {
+				t.Errorf("%v instead of %v: %+v", n.device().SCI, sci, s)
+			}
+			time.Sleep(20 * time.Second)
+			p.secured(0)
+		})
+	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/lever-link/lever/internal/fence"
 	"github.com/lever-link/lever/internal/pae"
+	"github.com/lever-link/lever/macsec"
 	"github.com/lever-link/lever/mka"
 )
 
@@ -65,6 +66,7 @@ type parent struct {
 	up      bool // administratively
 	running bool // and the carrier is there
 	master  int
+	known   macsec.SCI // as which the far end knows it; zero: by its address
 }
 
 // findParent looks an interface up in the agent's network namespace.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/lever-link/lever/internal/health"
+	"github.com/lever-link/lever/macsec"
 	"github.com/lever-link/lever/mka"
 )
 
@@ -35,7 +36,10 @@ type linkFile struct {
 	Interface  string `json:"interface"`
 	Index      int    `json:"ifindex"` // of the interface: another one of its name has nothing of the link
 	Secure     string `json:"secure_interface"`
-	Up         bool   `json:"up,omitempty"` // the device carried traffic
+	// SCI of the device. One that is made anew keeps it, though the interface may have
+	// another address by now: to the far end another SCI is another member.
+	SCI macsec.SCI `json:"sci"`
+	Up  bool       `json:"up,omitempty"` // the device carried traffic
 	// Fence is how lever status looks at the fence when no agent runs.
 	Fence *FenceStatus `json:"fence,omitempty"`
 	MKA   *mka.Record  `json:"mka,omitempty"`
@@ -146,7 +150,7 @@ func (t *task) checkMark(now time.Time) {
 // unless it is not certain to be the last that was written. Then the link is a new
 // member, which costs the far end a fresh SAK, and nobody a frame.
 func (t *task) recall(old *linkFile) {
-	t.file = linkFile{Link: t.link.ID, Interface: t.link.Local.Interface, Index: t.parent.index, Secure: t.device.Name, Fence: fenceStatus(t.fenceOptions())}
+	t.file = linkFile{Link: t.link.ID, Interface: t.link.Local.Interface, Index: t.parent.index, Secure: t.device.Name, SCI: t.device.SCI, Fence: fenceStatus(t.fenceOptions())}
 	text, err := t.server.platform.alias(t.device.Index)
 	if err == nil {
 		t.file.Generation, err = marked(text, t.link.ID)

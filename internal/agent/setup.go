@@ -28,6 +28,9 @@ func (t *task) setUpLink() error {
 	if err != nil {
 		t.log.Warn("negotiating afresh", "error", err)
 	}
+	if old != nil && old.Index == p.index {
+		p.known = old.SCI
+	}
 	closeIt := t.ensureFence
 	if old != nil && old.Index != p.index && old.Index != 0 {
 		t.drifted(health.ParentDrift, "interface replaced", fmt.Sprintf("%s is another interface now", p.name), t.began)
