@@ -77,7 +77,7 @@ test: kernel tools
 	@$(if $(RACE),,echo "no C compiler ($${CC:-gcc}): the race detector is left out")
 	$(GO) test $(RACE) ./...
 	@$(MAKE) --no-print-directory test-deb
-	$(SIM) -sim.seeds=300
+	$(SIM) -sim.seeds=200
 	CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 ./internal/uml/...
 	@rm -rf bin/_artifacts $(FIGURES) $(FIGURES).*
 	$(MAKE) --no-print-directory -j 3 -O test-lever test-others test-trials

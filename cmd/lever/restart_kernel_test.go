@@ -4,15 +4,11 @@ package main
 
 import (
 	"errors"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/lever-link/lever/internal/agent"
-	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/lab"
 	"github.com/lever-link/lever/macsec"
 )
@@ -84,66 +80,6 @@ func (s *site) keyServer() int {
 		s.Fatal("neither end is key server")
 	}
 	return i
-}
-
-// An agent that dies in the midst of a rekey, wherever that is, loses nothing.
-func TestKilledDuringRekey(t *testing.T) {
-	t.Parallel()
-	s := newPair(t)
-	s.deliver(1, "ab")
-	s.start()
-	s.secured()
-	s.underStream(0, 1, besides, func() {
-		for n := range 6 {
-			victim, asked := n%2, (n/2)%2
-			// Asked over its socket, the rekey begins now and not when a process
-			// has started.
-			done := make(chan error, 1)
-			go func() {
-				_, err := agent.NewClient(s.routers[asked].Path(lab.RunDir)).Rekey(s.ctx(), theLink)
-				done <- err
-			}()
-			at := rand.N(20 * time.Millisecond)
-			<-time.After(at) // the moment is what the test varies
-			s.kill(victim)
-			t.Logf("r%d, which was %v into a rekey asked for at r%d, is dead", victim+1, at, asked+1)
-			s.carries()
-			s.start(victim)
-			key := s.secured()
-			// Whether it was carried out or died with the agent is not promised;
-			// that the next one is.
-			err := <-done
-			t.Logf("the rekey: %v", err)
-			s.lever(victim, "rekey", theLink)
-			s.securedAnew(key)
-		}
-	})
-	s.onlyEncrypted()
-}
-
-// An agent that is away for longer than MKA waits costs nothing either: the
-// encrypted path goes on without it.
-func TestAgentAbsent(t *testing.T) {
-	t.Parallel()
-	s := newPair(t)
-	s.deliver(1, "ab")
-	s.start()
-	s.secured()
-	for _, away := range []int{0, 1} {
-		s.underStream(0, 1, besides, func() {
-			s.kill(away)
-			gone := time.Now()
-			s.fault(1-away, health.PeerLost)
-			s.must(lab.Await(s.ctx(), patience, "ten seconds without an agent", func() (bool, string) {
-				return time.Since(gone) > 10*time.Second, ""
-			}))
-			s.carries()
-			s.start(away)
-			s.secured()
-			s.noFault(1-away, health.PeerLost)
-		})
-	}
-	s.onlyEncrypted()
 }
 
 // What a restarted agent finds in the kernel that is not as it must be is put
