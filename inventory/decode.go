@@ -253,6 +253,12 @@ func (d *decoder) finishPolicy() {
 	if p.SAKRekey == 0 {
 		p.SAKRekey = time.Hour
 	}
+	if p.CAKEpoch == 0 {
+		p.CAKEpoch = 24 * time.Hour
+	}
+	if p.MaxAge == 0 {
+		p.MaxAge = 7 * p.CAKEpoch
+	}
 	for _, l := range d.inv.Links {
 		if !l.ownCipher {
 			l.Cipher = p.Cipher

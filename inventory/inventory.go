@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"fmt"
+	"reflect"
 	"time"
 )
 
@@ -26,6 +27,18 @@ type Policy struct {
 	InsideIf map[Custody][]Control // classes that are inside with evidence for every control listed
 	Cipher   Cipher                // 256 bits: the suite of links that name none
 	SAKRekey time.Duration         // the age at which a SAK is replaced; at least 30 seconds
+	CAKEpoch time.Duration         // how long a CAK is meant to be used: whole minutes, at least one
+	MaxAge   time.Duration         // how long a CAK may be used when no other comes; at least two epochs
+	// AgeOverride lets links whose CAK is too old go on for a while.
+	AgeOverride AgeOverride
+}
+
+// AgeOverride is where a statement lies that lets links go on with keys older than
+// the policy's MaxAge, and who must have signed it: two of the signers.
+type AgeOverride struct {
+	Position
+	File    string   // empty: there is none
+	Signers []string // ed25519 public keys, 32 octets in base64
 }
 
 // Channels are the two ways by which pre-key material comes. Neither of them is
@@ -35,8 +48,25 @@ type Channels struct{ A, B Channel }
 // Channel is one way by which pre-key material comes.
 type Channel struct {
 	Position
-	Type string // dir
-	Path string // relative paths are joined to the directory of the inventory file
+	Type string // dir, bundle, etcd, etsi014 or skip
+	// Paths that are relative are joined to the directory of the inventory file.
+	Path      string   // dir: where the key files are; bundle: where the bundles are, unless URL is set
+	URL       string   // bundle: where the bundles are; etsi014, skip: the key service
+	Signers   []string // bundle: the issuers' ed25519 public keys, 32 octets in base64
+	Threshold int      // bundle: how many of the signers must have signed; at least 1
+	Endpoints []string // etcd: the members, as https URLs
+	Prefix    string   // etcd: what the names of all keys begin with; "lever" by default
+	// For mutual TLS, in PEM: whom this node trusts, and what it shows. A bundle's
+	// URL needs none of them.
+	CA, Certificate, Key string
+}
+
+// Equal tells whether two inventories' channels are the same, wherever they stand.
+func (c Channels) Equal(o Channels) bool {
+	for _, x := range []*Channel{&c.A, &c.B, &o.A, &o.B} {
+		x.Position = Position{}
+	}
+	return reflect.DeepEqual(c, o)
 }
 
 // Site is a place with one custody class.
@@ -51,6 +81,9 @@ type Node struct {
 	Position
 	Name string
 	Site string
+	// Recipients are the public parts of the node's identities, age1pq…, to which
+	// bundles are sealed: one, and two while one takes the place of the other.
+	Recipients []string
 
 	siteAt Position
 }

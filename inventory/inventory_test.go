@@ -126,6 +126,8 @@ func TestDefaults(t *testing.T) {
 		InsideIf: map[inventory.Custody][]inventory.Control{inventory.CampusDuct: {"locked-duct", "duct-intrusion-detection"}},
 		Cipher:   inventory.GCMAESXPN256,
 		SAKRekey: time.Hour,
+		CAKEpoch: 24 * time.Hour,
+		MaxAge:   7 * 24 * time.Hour,
 	}
 	if diff := cmp.Diff(want, inv.Policy); diff != "" {
 		t.Errorf("policy (-want +got):\n%s", diff)

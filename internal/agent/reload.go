@@ -258,7 +258,7 @@ func (s *server) adopt(next *inventory.Inventory) (changed int) {
 	}
 	changes := s.changesHere(last, next)
 	s.inv = next
-	if last.Channels != next.Channels {
+	if !last.Channels.Equal(next.Channels) {
 		s.channels = s.open(next, s.log)
 	}
 	s.list(links)

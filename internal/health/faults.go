@@ -20,6 +20,34 @@ const (
 	StateUnreadable    Code = "state-unreadable"
 	RunDirUnwritable   Code = "run-dir-unwritable"
 
+	ChannelUnreachable Code = "channel-unreachable"
+	ChannelDenied      Code = "channel-denied"
+	ChannelNotHybrid   Code = "channel-not-hybrid"
+	CertificateExpired Code = "certificate-expired"
+	CertificateEnding  Code = "certificate-ending"
+	NodeIdentity       Code = "node-identity"
+	BundleMalformed    Code = "bundle-malformed"
+	BundleTruncated    Code = "bundle-truncated"
+	BundleTampered     Code = "bundle-tampered"
+	BundleUntrusted    Code = "bundle-untrusted"
+	BundleMisaddressed Code = "bundle-misaddressed"
+	BundleUnopened     Code = "bundle-unopened"
+	BundleReplayed     Code = "bundle-replayed"
+	BundleExpired      Code = "bundle-expired"
+	BundleStale        Code = "bundle-stale"
+	BundleInventory    Code = "bundle-inventory"
+	EtcdValueMalformed Code = "etcd-value-malformed"
+	EtcdValueOversized Code = "etcd-value-oversized"
+	EtcdValueSwapped   Code = "etcd-value-swapped"
+	EtcdValueStale     Code = "etcd-value-stale"
+	EtcdRolledBack     Code = "etcd-rolled-back"
+	KeyServiceRefused  Code = "key-service-refused"
+	KeyServiceBehind   Code = "key-service-behind"
+	KeyOverdue         Code = "key-overdue"
+	KeyAging           Code = "key-aging"
+	KeyTooOld          Code = "key-too-old"
+	KeyAgeOverridden   Code = "key-age-overridden"
+
 	PeerSilent    Code = "peer-silent"
 	PeerLost      Code = "peer-lost"
 	ICVMismatch   Code = "icv-mismatch"
@@ -148,6 +176,143 @@ var table = []Declared{
 		Code: RunDirUnwritable, Severity: Warning, Promise: NeverAnOutage,
 		Text: "the run directory cannot be written: {detail}; a restart of the agent will negotiate afresh instead of resuming",
 		Next: "make the run directory writable (a tmpfs such as /run/lever, mode 0700) and free space on it",
+	},
+
+	// The channels that are more than a directory, and the age of keys.
+	{
+		Code: ChannelUnreachable, Severity: Warning, Promise: NeverAnOutage, Subject: []string{"channel"},
+		Text: "channel {channel} cannot be reached at {where}: {detail}; keys that it has already delivered stay in use",
+		Next: "see that {where} answers and that this node has a way to it; new keys and revocations wait until then, and a link whose key becomes too old is closed",
+	},
+	{
+		Code: ChannelDenied, Severity: Critical, Promise: NeverAnOutage, Subject: []string{"channel"},
+		Text: "channel {channel} refuses this node at {where}: {detail}",
+		Next: "grant it what it needs (lever keys grant --channel {channel}), unless the node was revoked",
+	},
+	{
+		Code: ChannelNotHybrid, Severity: Critical, Promise: NeverOneKeyHolder, Subject: []string{"channel"},
+		Text: "{where} of channel {channel} does not agree on keys in a way that is safe against quantum computers: {detail}",
+		Next: "run a server at {where} that speaks TLS 1.3 with X25519MLKEM768 (etcd from 3.6 on does)",
+	},
+	{
+		Code: CertificateExpired, Severity: Critical, Promise: NeverAnOutage, Subject: []string{"file"},
+		Text: "the certificate {file} of channel {channel} has expired on {until}; a connection that stands goes on, a new one is refused",
+		Next: "put a new certificate, and its key, in the place of {file}: it is taken up by itself",
+	},
+	{
+		Code: CertificateEnding, Severity: Warning, Promise: NeverAnOutage, Subject: []string{"file"},
+		Text: "the certificate {file} of channel {channel} ends on {until}",
+		Next: "renew it before {until}: a new one in its place is taken up by itself",
+	},
+	{
+		Code: NodeIdentity, Severity: Critical, Promise: NeverAnOutage, Subject: []string{"channel"},
+		Text: "this node cannot open what channel {channel} seals to it: {detail}",
+		Next: "make an identity (lever node init), enrol its public part in the inventory (lever node enrol), and have channel {channel} issued again",
+	},
+	{
+		Code: BundleMalformed, Severity: Warning, Promise: NeverAnOutage, Subject: []string{"file"},
+		Text: "{file} of channel {channel} is refused, for it is no bundle: {detail}",
+		Next: "deliver it again as the issuer wrote it, and look at what carries it",
+	},
+	{
+		Code: BundleTruncated, Severity: Warning, Promise: NeverAnOutage, Subject: []string{"file"},
+		Text: "{file} of channel {channel} is refused, for it is cut off: {detail}",
+		Next: "deliver it again, complete, under another name, and rename it into place",
+	},
+	{
+		Code: BundleTampered, Severity: Critical, Promise: NeverOneKeyHolder, Subject: []string{"file"},
+		Text: "{file} of channel {channel} is refused, for it is not what its issuer signed: {detail}",
+		Next: "find out who changed it on its way, and deliver it again from the issuer",
+	},
+	{
+		Code: BundleUntrusted, Severity: Critical, Promise: NeverOneKeyHolder, Subject: []string{"file"},
+		Text: "{file} of channel {channel} is refused, for too few of the issuers that the inventory trusts have signed it: {detail}",
+		Next: "have the missing issuers sign it (lever keys sign), or find out who else issues bundles; trust is in signers and threshold of channel {channel}",
+	},
+	{
+		Code: BundleMisaddressed, Severity: Critical, Promise: NeverOneKeyHolder, Subject: []string{"file"},
+		Text: "{file} of channel {channel} is refused, for it is not this node's: {detail}",
+		Next: "deliver to each node what is in the directory of its name, and nothing else",
+	},
+	{
+		Code: BundleUnopened, Severity: Critical, Promise: NeverAnOutage, Subject: []string{"file"},
+		Text: "{file} of channel {channel} cannot be opened: {detail}",
+		Next: "compare lever node show with the node's recipients in the inventory; when they agree, have the bundle issued again",
+	},
+	{
+		Code: BundleReplayed, Severity: Critical, Promise: NeverOneKeyHolder, Subject: []string{"file"},
+		Text: "{file} of channel {channel} is refused, for a later one was seen already: {detail}",
+		Next: "bring {where} up to date if it was restored from a backup; otherwise somebody holds back what the issuer says, a revocation perhaps",
+	},
+	{
+		Code: BundleExpired, Severity: Warning, Promise: NeverAnOutage, Subject: []string{"file"},
+		Text: "{file} of channel {channel} is refused, for its time is over: {detail}",
+		Next: "issue the next epochs (lever keys issue --channel {channel}); look at this node's clock if it was issued just now",
+	},
+	{
+		Code: BundleStale, Severity: Warning, Promise: NeverAnOutage, Subject: []string{"channel"},
+		Text: "what channel {channel} delivers at {where} should have been renewed by {until}: nobody knows whether something was revoked since; keys that it has delivered stay in use",
+		Next: "see that the issuer runs (lever keys serve --channel {channel}) and that what it writes arrives at {where}",
+	},
+	{
+		Code: BundleInventory, Severity: Warning, Promise: AlwaysExplained, Subject: []string{"channel"},
+		Text: "channel {channel} was issued from an inventory in which this node has other links or other peers: {detail}",
+		Next: "bring the inventory at the issuer up to date, and issue again",
+	},
+	{
+		Code: EtcdValueMalformed, Severity: Warning, Promise: NeverAnOutage, Subject: []string{"file"},
+		Text: "the value of {file} on channel {channel} is refused: {detail}",
+		Next: "remove it (lever keys revoke) and issue another generation (lever keys issue --channel {channel} --reissue EPOCH); find out who else writes there",
+	},
+	{
+		Code: EtcdValueOversized, Severity: Warning, Promise: NeverAnOutage, Subject: []string{"file"},
+		Text: "the value of {file} on channel {channel} is refused for its size: {detail}",
+		Next: "remove it, and find out who else writes there",
+	},
+	{
+		Code: EtcdValueSwapped, Severity: Critical, Promise: NeverOneKeyHolder, Subject: []string{"file"},
+		Text: "the value of {file} on channel {channel} is refused, for it was issued for something else: {detail}",
+		Next: "find out who moved it: nobody but the issuer may write beneath the channel's prefix (lever keys grant)",
+	},
+	{
+		Code: EtcdValueStale, Severity: Warning, Promise: NeverAnOutage, Subject: []string{"file"},
+		Text: "the value of {file} on channel {channel} is refused, for its time is over: {detail}",
+		Next: "issue the next epochs (lever keys issue --channel {channel}); look at this node's clock if it was issued just now",
+	},
+	{
+		Code: EtcdRolledBack, Severity: Critical, Promise: NeverOneKeyHolder, Subject: []string{"channel"},
+		Text: "the etcd cluster of channel {channel} has gone back: {detail}; what it has lost is not held against keys in use",
+		Next: "was it restored from a backup? Then issue again what is missing, and revoke again what was revoked since",
+	},
+	{
+		Code: KeyServiceRefused, Severity: Warning, Promise: NeverAnOutage, Subject: []string{"channel"},
+		Text: "the key service of channel {channel} at {where} gives no key: {detail}",
+		Next: "look at the key service's own log and at its supply of keys; the link stays on the key that it has",
+	},
+	{
+		Code: KeyServiceBehind, Severity: Warning, Promise: NeverAnOutage, Subject: []string{"channel", "epoch"},
+		Text: "the key service of channel {channel} at {where} does not know the key that the far end has named for epoch {epoch}: {detail}",
+		Next: "see that the two ends' key services are connected and have the same keys; another is asked for meanwhile",
+	},
+	{
+		Code: KeyOverdue, Severity: Warning, Promise: NeverAnOutage,
+		Text: "the key of epoch {epoch} is in use since {since} and should have been replaced by {due}: no later one has been confirmed",
+		Next: "look at the other faults of this link; if there are none, see that the issuers of both channels run (lever keys serve)",
+	},
+	{
+		Code: KeyAging, Severity: Warning, Promise: NeverAnOutage,
+		Text: "the key of epoch {epoch} is in use since {since}; at {until} it will be too old and the link will be closed",
+		Next: "issue the next epoch on both channels before {until}, or have an override signed by two (lever keys override)",
+	},
+	{
+		Code: KeyTooOld, Severity: Critical, Promise: NeverOneKeyHolder,
+		Text: "the key of epoch {epoch} is in use since {since} and too old since {until}: the link is closed",
+		Next: "issue a later epoch on both channels; if that takes too long, have an override signed by two (lever keys override)",
+	},
+	{
+		Code: KeyAgeOverridden, Severity: Warning, Promise: AlwaysExplained,
+		Text: "the key of epoch {epoch} is too old since {until} and stays in use until {expires}, for {reason} (signed by {signers})",
+		Next: "issue a later epoch on both channels before {expires}",
 	},
 
 	// MKA.

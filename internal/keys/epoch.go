@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Epoch names one key of a link: a number that counts up from 1, and a
@@ -24,6 +25,27 @@ import (
 type Epoch struct {
 	Number     uint64
 	Generation uint32
+}
+
+// Start is when the epoch may come into use, if it was issued on a schedule: then
+// its number is that time in minutes since 1970. So the issuers of both channels
+// arrive at the same numbers without knowing each other, and numbers grow whatever
+// becomes of the epochs' length. Numbers that were counted from 1 began long ago.
+func (e Epoch) Start() time.Time {
+	if e.Number > maxScheduled {
+		return time.Unix(maxScheduled*60, 0)
+	}
+	return time.Unix(int64(e.Number)*60, 0)
+}
+
+// maxScheduled keeps the start of any epoch within what time.Time can say in JSON.
+const maxScheduled = 1 << 40
+
+// ScheduledEpoch is the epoch that is current at a time, with epochs of the given
+// length, which is whole minutes.
+func ScheduledEpoch(at time.Time, length time.Duration) Epoch {
+	minutes := max(int64(length/time.Minute), 1)
+	return Epoch{Number: uint64(max(at.Unix(), 60) / 60 / minutes * minutes)}
 }
 
 // IsZero reports whether e is no epoch.
