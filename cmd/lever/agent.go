@@ -106,16 +106,15 @@ func serve(ctx context.Context, o agent.Options, metricsAt string) error {
 	defer context.AfterFunc(ctx, manager.Stopping)()
 	watched, unwatch := context.WithCancel(ctx)
 	defer unwatch()
-	watch := sync.OnceFunc(func() {
-		client := agent.NewClient(o.RunDir)
-		go manager.Watch(watched, client.Alive)
-		go func() {
-			_ = client.Watch(watched, func(st agent.Status) error { manager.Status(summary(st)); return nil })
-		}()
-	})
-	o.Ready = func() {
+	var watch sync.Once
+	o.Ready = func(alive func(context.Context) error) {
 		manager.Ready()
-		watch()
+		watch.Do(func() {
+			go manager.Watch(watched, alive)
+			go func() {
+				_ = agent.NewClient(o.RunDir).Watch(watched, func(st agent.Status) error { manager.Status(summary(st)); return nil })
+			}()
+		})
 	}
 	return agent.Run(ctx, o)
 }

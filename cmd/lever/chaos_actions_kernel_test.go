@@ -31,12 +31,12 @@ func (c *chaos) away(d time.Duration, end func(), which ...int) error {
 }
 
 // supervise starts agents again that have ended by themselves, as systemd does.
+// None may: whatever happens to an agent, it has a link to look after.
 func (c *chaos) supervise() {
 	c.Helper()
 	for i, r := range c.routers {
 		if err := r.Alive(); err != nil {
-			c.say("%v: %s", err, strings.Join(r.LastLines(2), " | "))
-			c.counts["agent ended by itself"]++
+			c.Errorf("%v: %s", err, strings.Join(r.LastLines(5), " | "))
 			c.start(i)
 		}
 	}

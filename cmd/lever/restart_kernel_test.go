@@ -5,10 +5,12 @@ package main
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/lab"
 	"github.com/lever-link/lever/macsec"
 )
@@ -99,4 +101,33 @@ func TestDeviceTakenAway(t *testing.T) {
 	s.securedAnew(key)
 	s.closedDevices()
 	s.carries()
+}
+
+// An agent that starts on a full run directory has nowhere to put its socket and
+// its record, and looks after its link all the same.
+func TestStartOnAFullRunDirectory(t *testing.T) {
+	t.Parallel()
+	s := newPair(t)
+	s.deliver(1, "ab")
+	const size = 64 << 10
+	dir := s.routers[0].Path(lab.RunDir)
+	unmount, err := lab.SmallDisk(dir, size)
+	s.must(err)
+	t.Cleanup(func() { s.kill(0); s.mustNot(unmount()) })
+	full := filepath.Join(dir, "filler")
+	if err := os.WriteFile(full, make([]byte, 2*size), 0o600); err == nil {
+		t.Fatal("the disk is not full")
+	}
+	s.start()
+	s.await("r2 to be secured with r1", isSecured, 1)
+	s.carries()
+	s.must(s.routers[0].Alive())
+	s.must(os.Remove(full))
+	key := s.secured()
+	s.noFault(0, health.RunDirUnwritable)
+	s.kill(0)
+	s.start(0)
+	if now := s.secured(); now.ID != key.ID {
+		t.Errorf("%v after %v: it was not resumed", now, key)
+	}
 }

@@ -198,7 +198,7 @@ func TestServiceManagerIsTold(t *testing.T) {
 // agentPID is the process of a router's agent.
 func (s *site) agentPID(i int) int {
 	s.Helper()
-	text, err := os.ReadFile(s.routers[i].Path(filepath.Join(lab.RunDir, "agent.lock")))
+	text, err := os.ReadFile(s.routers[i].Path(filepath.Join(lab.RunDir, "agent.pid")))
 	s.must(err)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	s.must(err)

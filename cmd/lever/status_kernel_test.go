@@ -52,7 +52,7 @@ func (s *site) looks(i, status int) agent.Status {
 // signal goes to a router's agent, which has left its number in the lock file.
 func (s *site) signal(i int, sig syscall.Signal) {
 	s.Helper()
-	text, err := os.ReadFile(s.routers[i].Path(lab.RunDir + "/agent.lock"))
+	text, err := os.ReadFile(s.routers[i].Path(lab.RunDir + "/agent.pid"))
 	s.must(err)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	s.must(err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -35,9 +36,10 @@ type Options struct {
 	RunDir    string // tmpfs: the control socket, and what a restart resumes from
 	StateDir  string // disk: the epochs that must never come back
 	Log       *slog.Logger
-	// Ready, if set, is called once the control socket answers, and again when a
-	// reload has ended.
-	Ready func()
+	// Ready, if set, is called once the agent is at work, and again when a reload has
+	// ended. What it is given asks the agent whether it lives, by the control socket
+	// if that could be opened.
+	Ready func(alive func(context.Context) error)
 	// Reloading, if set, is called when a reload begins.
 	Reloading func()
 	// Reload, if set, has the inventory read again whatever its files look like.
@@ -59,6 +61,7 @@ type server struct {
 	links    *linkEvents
 	dumps    dumps
 	started  time.Time
+	answers  atomic.Bool // the control socket is open
 	group    *errgroup.Group
 	ctx      context.Context // of the agent's life
 	store    keys.States
@@ -191,25 +194,43 @@ func openChannels(inv *inventory.Inventory, log *slog.Logger) [2]keys.Channel {
 }
 
 // lockRunDir makes the run directory and takes it for this process: two agents
-// with one set of message and key numbers would repeat them.
+// with one set of message and key numbers would repeat them. What is locked is the
+// directory itself, so that one on a full disk can be taken as well.
 func lockRunDir(path string) (unlock func(), err error) {
-	if err := os.MkdirAll(filepath.Join(path, linksDir), 0o700); err != nil {
+	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("agent: make the run directory: %w", err)
 	}
-	name := filepath.Join(path, "agent.lock")
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("agent: lock the run directory: %w", err)
 	}
+	holder := filepath.Join(path, holderFile)
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		holder := make([]byte, 64)
-		n, _ := f.ReadAt(holder, 0)
 		_ = f.Close()
-		return nil, fmt.Errorf("agent: %s is held by another agent (process %s): stop it first, or give this one another --run-dir", name, holder[:n])
+		pid, _ := os.ReadFile(holder)
+		return nil, fmt.Errorf("agent: %s is held by another agent (process %s): stop it first, or give this one another --run-dir", path, pid)
 	}
-	_ = f.Truncate(0)
-	_, _ = f.WriteAt(fmt.Append(nil, os.Getpid()), 0)
+	// For whoever is refused, and only for them: a disk that is full is no reason
+	// to leave the links alone.
+	_ = os.WriteFile(holder, fmt.Append(nil, os.Getpid()), 0o600)
+	if err := os.MkdirAll(filepath.Join(path, linksDir), 0o700); err != nil && !noRoom(err) {
+		_ = f.Close()
+		return nil, fmt.Errorf("agent: make the run directory: %w", err)
+	}
 	return func() { _ = f.Close() }, nil
+}
+
+// holderFile, in the run directory, says which process has taken it.
+const holderFile = "agent.pid"
+
+// noRoom tells trouble of a disk, which passes, from a path that cannot be used.
+func noRoom(err error) bool {
+	for _, e := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // leftAlone is the status of a link that is not encrypted, and why.

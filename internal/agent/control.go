@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/mka"
 )
 
@@ -49,23 +50,28 @@ const rekeyPatience = 20 * time.Second
 
 // serve answers on the control socket until ctx ends.
 func (s *server) serve(ctx context.Context) error {
-	path := filepath.Join(s.opts.RunDir, socketName)
-	_ = os.Remove(path) // ours: the lock says that no other agent lives
-	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	l, err := s.listen()
+	for noRoom(err) {
+		// That nobody can ask is no reason to leave the links alone.
+		s.nodeFault(func(f *health.Set) bool {
+			return f.Raise(health.Raise(health.RunDirUnwritable, time.Now(), "detail", err))
+		})
+		s.ready()
+		if !sleep(ctx, time.Second) {
+			return nil
+		}
+		l, err = s.listen()
+	}
 	if err != nil {
-		return fmt.Errorf("agent: open the control socket: %w", err)
+		return err
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		_ = l.Close()
-		return fmt.Errorf("agent: protect the control socket: %w", err)
-	}
+	s.answers.Store(true)
+	s.nodeFault(func(f *health.Set) bool { return f.Clear(health.RunDirUnwritable) })
 	var conns sync.WaitGroup
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 	defer conns.Wait()
-	if s.opts.Ready != nil {
-		s.opts.Ready()
-	}
+	s.ready()
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -87,6 +93,33 @@ func (s *server) serve(ctx context.Context) error {
 			hangUp := context.AfterFunc(ctx, func() { _ = c.Close() })
 			defer hangUp()
 			s.answer(ctx, c)
+		})
+	}
+}
+
+// listen opens the control socket.
+func (s *server) listen() (net.Listener, error) {
+	path := filepath.Join(s.opts.RunDir, socketName)
+	_ = os.Remove(path) // ours: the lock says that no other agent lives
+	l, err := (&net.ListenConfig{}).Listen(s.ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("agent: open the control socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = l.Close()
+		return nil, fmt.Errorf("agent: protect the control socket: %w", err)
+	}
+	return l, nil
+}
+
+// ready says that the agent is at work.
+func (s *server) ready() {
+	if s.opts.Ready != nil {
+		s.opts.Ready(func(ctx context.Context) error {
+			if s.answers.Load() {
+				return NewClient(s.opts.RunDir).Alive(ctx)
+			}
+			return s.alive()
 		})
 	}
 }

@@ -28,7 +28,7 @@ func newServing(t *testing.T) *server {
 	t.Helper()
 	opts := Options{Node: "r1", RunDir: newRunDir(t), StateDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)}
 	ready := make(chan struct{})
-	opts.Ready = func() { close(ready) }
+	opts.Ready = func(func(context.Context) error) { close(ready) }
 	s := newServer(opts, newMachine(t, "r1").platform(), macsectest.New(), &linkEvents{})
 	ctx, cancel := context.WithCancel(t.Context())
 	g, ctx := errgroup.WithContext(ctx)

@@ -64,7 +64,15 @@ type files struct {
 }
 
 var osFiles = files{
-	write:  func(path string, text []byte) error { return os.WriteFile(path, text, 0o600) },
+	write: func(path string, text []byte) error {
+		err := os.WriteFile(path, text, 0o600)
+		if errors.Is(err, fs.ErrNotExist) { // there was no room for its directory
+			if err = os.Mkdir(filepath.Dir(path), 0o700); err == nil {
+				err = os.WriteFile(path, text, 0o600)
+			}
+		}
+		return err
+	},
 	rename: os.Rename, remove: os.Remove,
 }
 
@@ -136,10 +144,14 @@ func (t *task) keep() error {
 }
 
 // checkMark has the device vouch for the record again if somebody has given it
-// another alias.
+// another alias, and stores a record for which there was no room.
 func (t *task) checkMark(now time.Time) {
+	if t.faults.Has(health.RunDirUnwritable) {
+		t.persist(t.file.MKA)
+		return
+	}
 	text, err := t.server.platform.alias(t.device.Index)
-	if err != nil || text == fmt.Sprintf(markText, t.file.Generation, t.link.ID) || t.faults.Has(health.RunDirUnwritable) {
+	if err != nil || text == fmt.Sprintf(markText, t.file.Generation, t.link.ID) {
 		return
 	}
 	t.drifted(health.SecYDrift, "alias changed", fmt.Sprintf("to %q", text), now)

@@ -143,9 +143,7 @@ func (s *server) reload(why string, sure bool) (done bool) {
 	if s.opts.Reloading != nil {
 		s.opts.Reloading()
 	}
-	if s.opts.Ready != nil {
-		defer s.opts.Ready()
-	}
+	defer s.ready()
 	s.reconf.Lock()
 	defer s.reconf.Unlock()
 	r, err := readInventory(s.opts.Inventory, s.opts.Node, s.date())

@@ -179,7 +179,7 @@ func Overhear(ns *Netspace, iface string, etherType uint16, frames int, limit ti
 
 // PID is the process of the router's agent.
 func (r *Router) PID() (int, error) {
-	text, err := os.ReadFile(r.Path(filepath.Join(RunDir, "agent.lock")))
+	text, err := os.ReadFile(r.Path(filepath.Join(RunDir, "agent.pid")))
 	if err != nil {
 		return 0, fmt.Errorf("find the agent of %s: %w", r.Name, err)
 	}
