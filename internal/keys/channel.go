@@ -68,6 +68,9 @@ type Snapshot struct {
 	// Unavailable is set when the channel as a whole could not be read. Then
 	// Keys is empty but means nothing: absence that was not seen revokes nothing.
 	Unavailable bool
+	// ahead are the epochs that LimitPrefetch has taken out: they are there, which
+	// matters when the clock was set back to before one that is in use.
+	ahead map[Epoch]bool
 }
 
 // Erase overwrites the material.

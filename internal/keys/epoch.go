@@ -38,6 +38,15 @@ func (e Epoch) Start() time.Time {
 	return time.Unix(int64(e.Number)*60, 0)
 }
 
+// firstScheduled is the least number that is taken for a time: it would be in 1989.
+// What is counted from 1 does not come so far, and has begun whatever the clock says.
+const firstScheduled = 10_000_000
+
+// started says whether the epoch has begun at a time.
+func (e Epoch) started(at time.Time) bool {
+	return e.Number < firstScheduled || !at.Before(e.Start())
+}
+
 // maxScheduled keeps the start of any epoch within what time.Time can say in JSON.
 const maxScheduled = 1 << 40
 

@@ -25,16 +25,30 @@ type Finding struct {
 	HighWater Epoch
 	// WhereOther is the other channel's place, for NoKeys.
 	WhereOther string
+	// Until is when something ends or ended.
+	Until time.Time
+	// Began, Due, Expires, Reason and Signers are of the age of a key: since when it
+	// is in use, when the next was due, and until when, why and by whose word it may
+	// be used in spite of its age.
+	Began, Due, Expires time.Time
+	Reason, Signers     string
 	// Since is when the ring first found it.
 	Since time.Time
 }
 
-// Fault words the finding for operators.
+// Fault words the finding for operators. What is not set reads as unknown there.
 func (f Finding) Fault() health.Fault {
-	return health.Raise(f.Code, f.Since,
+	args := []any{
 		"channel", f.Side, "other", f.Side.Other(), "epoch", f.Epoch, "file", f.File,
 		"where", f.Where, "detail", f.Detail, "high_water", f.HighWater,
-		"where_a", f.Where, "where_b", f.WhereOther)
+		"where_a", f.Where, "where_b", f.WhereOther, "reason", f.Reason, "signers", f.Signers,
+	}
+	for name, at := range map[string]time.Time{"since": f.Began, "until": f.Until, "due": f.Due, "expires": f.Expires} {
+		if !at.IsZero() {
+			args = append(args, name, at.UTC().Format(time.RFC3339))
+		}
+	}
+	return health.Raise(f.Code, f.Since, args...)
 }
 
 // same tells whether two findings are about the same thing, so that the later
@@ -50,5 +64,12 @@ func FindingCodes() []health.Code {
 		health.ChannelLate, health.ChannelUnreadable, health.KeyFilePermissions, health.KeyFileUnreadable, health.KeyFileMalformed,
 		health.KeyFileUnexpected, health.KeyMaterialEqual, health.KeyMaterialShort, health.KeyChanged,
 		health.KeyRollback, health.NoKeys, health.StateUnwritable, health.StateUnreadable,
+
+		health.ChannelUnreachable, health.ChannelDenied, health.ChannelNotHybrid, health.CertificateExpired,
+		health.CertificateEnding, health.NodeIdentity, health.BundleMalformed, health.BundleTruncated, health.BundleTampered,
+		health.BundleUntrusted, health.BundleMisaddressed, health.BundleUnopened, health.BundleReplayed, health.BundleExpired,
+		health.BundleStale, health.BundleInventory, health.EtcdValueMalformed, health.EtcdValueOversized, health.EtcdValueSwapped,
+		health.EtcdValueStale, health.EtcdRolledBack, health.KeyServiceRefused, health.KeyServiceBehind,
+		health.KeyOverdue, health.KeyAging, health.KeyTooOld, health.KeyAgeOverridden,
 	}
 }
