@@ -139,7 +139,7 @@ func (t *task) word(c *mka.Condition) health.Fault {
 	ckn, source := c.CKN.String(), macString(c.Source)
 	switch c.Kind {
 	case mka.ConditionICVMismatch:
-		return health.Raise(health.ICVMismatch, c.Since, "peer", source, "ckn", ckn, "epoch", t.epochName(c.CKN))
+		return health.Raise(health.ICVMismatch, c.Since, "peer", source, "ckn", ckn, "epoch", t.pairing(c.CKN))
 	case mka.ConditionUnknownCKN:
 		return health.Raise(health.UnknownCKN, c.Since, "peer", source, "ckn", ckn, "detail", t.identify(c.CKN))
 	case mka.ConditionOwnSCI:
@@ -169,6 +169,14 @@ func (t *task) epochName(ckn mka.CKN) string {
 	return "static"
 }
 
+// pairing is epochName with what the channels call it.
+func (t *task) pairing(ckn mka.CKN) string {
+	if e := t.epochs[ckn]; !e.IsZero() {
+		return e.Pairing()
+	}
+	return t.epochName(ckn)
+}
+
 // identify says what an unknown CKN is, if it is one of this link's.
 func (t *task) identify(ckn mka.CKN) string {
 	if t.ring == nil {
@@ -179,13 +187,13 @@ func (t *task) identify(ckn mka.CKN) string {
 	case !ok:
 		return "it is none of this link's epochs near those that this end has"
 	case len(missing) == 0:
-		return fmt.Sprintf("it is epoch %s of this link, which this end has, and does not offer because a newer one is confirmed", e)
+		return fmt.Sprintf("it is epoch %s of this link, which this end has, and does not offer: a newer one is confirmed, or its time has not come here", e.Pairing())
 	}
 	sides := make([]string, len(missing))
 	for i, s := range missing {
 		sides[i] = s.String()
 	}
-	return fmt.Sprintf("it is epoch %s of this link, which channel %s has not delivered here", e, strings.Join(sides, " and channel "))
+	return fmt.Sprintf("it is epoch %s of this link, which channel %s has not delivered here", e.Pairing(), strings.Join(sides, " and channel "))
 }
 
 // statusNow is the link's status as of now.

@@ -135,7 +135,7 @@ func TestIdentify(t *testing.T) {
 func TestRankFollowsEpochs(t *testing.T) {
 	last := uint64(0)
 	for _, e := range []keys.Epoch{
-		{Number: 1}, {Number: 1, Generation: 1}, {Number: 1, Generation: 1<<20 - 1}, {Number: 2}, {Number: 1 << 40}, {Number: 1<<44 - 1, Generation: 1},
+		{Number: 1}, {Number: 1, Generation: 1}, {Number: 1, Generation: 1<<32 - 1}, {Number: 2}, {Number: 30000000}, {Number: 30000000, Generation: 3}, {Number: 1<<32 - 1, Generation: 1},
 	} {
 		if r := rank(e); r <= last {
 			t.Errorf("%s ranks %d, not above %d", e, r, last)

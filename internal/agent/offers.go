@@ -37,7 +37,7 @@ func (t *task) apply(c keys.Change) {
 			continue
 		}
 		t.epochs[ckn] = o.Epoch
-		t.log.Info("CAK offered", "epoch", o.Epoch.String(), "ckn", ckn.String())
+		t.log.Info("CAK offered", "epoch", o.Epoch.String(), "ckn", ckn.String(), "from_a", o.From[keys.A].String(), "from_b", o.From[keys.B].String())
 		t.step(mka.Event{Kind: mka.EventAddCAK, CKN: ckn, Rank: rank(o.Epoch), CAK: secret.Clone(o.Key.Bytes())})
 	}
 	t.closeRevoked()
@@ -59,10 +59,10 @@ func (t *task) closeRevoked() {
 	}
 }
 
-// rank orders CAKs as epochs are ordered, for numbers up to 2^44 and
-// generations up to 2^20.
+// rank orders CAKs as epochs are ordered, for numbers below 2^32, which as minutes
+// last for 8000 years, and all generations.
 func rank(e keys.Epoch) uint64 {
-	return min(e.Number, 1<<44-1)<<20 | min(uint64(e.Generation), 1<<20-1)
+	return min(e.Number, 1<<32-1)<<32 | uint64(e.Generation)
 }
 
 // retryState writes the state again that could not be written.

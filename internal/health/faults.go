@@ -135,7 +135,7 @@ var table = []Declared{
 	{
 		Code: KeyChanged, Severity: Critical, Promise: NeverOneKeyHolder, Subject: []string{"channel", "epoch"},
 		Text: "the material of epoch {epoch} on channel {channel} ({file}) is not what it was when the epoch was first used: refused, for one CKN must never name two keys",
-		Next: "issue new material under the next generation (lever keys issue --channel {channel} --reissue EPOCH) on both channels and at every end; find out who replaced the file",
+		Next: "issue new material under channel {channel}'s next generation (lever keys issue --channel {channel} --reissue EPOCH) for every end, the other channel's stays; find out who replaced the file",
 	},
 	{
 		Code: KeyRollback, Severity: Critical, Promise: NeverOneKeyHolder, Subject: []string{"channel"},

@@ -154,6 +154,8 @@ func (f *Fingerprint) UnmarshalText(text []byte) error {
 type CAK struct {
 	// Epoch is zero for a static PSK.
 	Epoch Epoch
+	// From are the channels' epochs that it is the Pair of; set by a Ring, for logs.
+	From [2]Epoch
 	// CKN is public, 1 to 32 octets; 32 for a combined CAK.
 	CKN []byte
 	// Key is 16 or 32 octets; 32 for a combined CAK. Its octets are zero once

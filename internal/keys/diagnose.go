@@ -10,7 +10,7 @@ import (
 
 // diagnose adds what is wrong with the link's keys as a whole: the channels' own
 // findings, a late or rolled-back channel, no keys, and an unusable state file.
-func (r *Ring) diagnose(findings *[]Finding, eligible []Epoch) {
+func (r *Ring) diagnose(findings *[]Finding, eligible []Epoch, date time.Time) {
 	add := func(f Finding) { *findings = append(*findings, f) }
 	if r.loadErr != nil {
 		add(Finding{Code: health.StateUnreadable, Detail: r.loadErr.Error()})
@@ -28,36 +28,39 @@ func (r *Ring) diagnose(findings *[]Finding, eligible []Epoch) {
 		// Before both channels have been read once, neither is late.
 		return
 	}
-	var newest Epoch
-	if len(eligible) > 0 {
-		newest = eligible[0]
-	}
 	if r.sides[A].newest().IsZero() && r.sides[B].newest().IsZero() {
 		add(Finding{Code: health.NoKeys, Where: r.sides[A].Where, WhereOther: r.sides[B].Where})
 		return
 	}
+	var usable uint64 // the newest number of which there is a CAK
+	if len(eligible) > 0 {
+		usable = eligible[0].Number
+	}
 	for s := range r.sides {
 		mine, other := &r.sides[s], &r.sides[Side(s).Other()]
-		if n := mine.newest(); !n.IsZero() && n.Less(r.state.HighWater) {
-			add(Finding{Code: health.KeyRollback, Side: Side(s), Epoch: n, Where: mine.Where, HighWater: r.state.HighWater})
+		mark := r.state.HighWater.Side(Side(s))
+		if n := mine.newest(); !n.IsZero() && n.Less(mark) {
+			add(Finding{Code: health.KeyRollback, Side: Side(s), Epoch: n, Where: mine.Where, HighWater: mark})
 			continue
 		}
-		// The next epoch that the other channel has and this one lacks. Gaps below
-		// the newest usable epoch no longer matter.
-		var late Epoch
+		// The next number that the other channel has and this one lacks in every
+		// generation. Gaps below the newest usable one no longer matter, and what has
+		// not started need not be there yet.
 		for _, e := range other.epochs() {
-			if newest.Less(e) && !e.Less(r.state.HighWater) && !mine.has(e) {
-				late = e
+			if e.Number > usable && e.Number >= mark.Number && r.started(e, date) && !mine.hasNumber(e.Number) {
+				add(Finding{Code: health.ChannelLate, Side: Side(s), Epoch: e, Where: mine.Where})
 				break
 			}
-		}
-		if !late.IsZero() {
-			add(Finding{Code: health.ChannelLate, Side: Side(s), Epoch: late, Where: mine.Where})
 		}
 	}
 }
 
-// epochs are all that the channel has, usable or not, oldest first.
+// hasNumber reports whether the channel has an epoch's number in any generation.
+func (s *side) hasNumber(n uint64) bool {
+	return slices.ContainsFunc(s.epochs(), func(e Epoch) bool { return e.Number == n })
+}
+
+// epochs are all that the channel has delivered, usable or not, oldest first.
 func (s *side) epochs() []Epoch {
 	all := make([]Epoch, 0, len(s.Keys)+len(s.Present))
 	for e := range s.Keys {
@@ -85,6 +88,7 @@ func (r *Ring) settle(findings []Finding, now time.Time) ([]Finding, bool) {
 		return cmp.Or(cmp.Compare(x.Code, y.Code), cmp.Compare(x.Side, y.Side), x.Epoch.Compare(y.Epoch),
 			cmp.Compare(x.File, y.File), cmp.Compare(x.Detail, y.Detail))
 	})
+	findings = slices.Compact(findings)
 	changed := !slices.Equal(findings, r.findings)
 	r.findings = findings
 	return slices.Clone(findings), changed

@@ -18,8 +18,8 @@ type world struct {
 	now   time.Time
 	ring  *keys.Ring
 	saved keys.State
-	// has is what each channel holds: the version of the material by epoch, 0 for a
-	// file that is there but refused.
+	// has is what each channel holds: the version of the material by the channel's own
+	// epoch, 0 for a file that is there but refused.
 	has [2]map[keys.Epoch]int
 	// mark is the highest confirmed epoch, ever.
 	mark keys.Epoch
@@ -69,15 +69,18 @@ func (w *world) check(t *rapid.T, c keys.Change, readable bool) {
 		if i > 0 && !o.Epoch.Less(c.Offers[i-1].Epoch) {
 			t.Fatalf("offers out of order: %s after %s", o.Epoch, c.Offers[i-1].Epoch)
 		}
-		if o.Epoch.Less(w.mark) {
-			t.Fatalf("offers %s, below the mark %s", o.Epoch, w.mark)
+		for side := range w.has {
+			side := keys.Side(side)
+			if o.Epoch.Less(w.mark) || o.Epoch.Side(side).Less(w.mark.Side(side)) || o.From[side] != o.Epoch.Side(side) {
+				t.Fatalf("offers %s of %s, below the mark %s", o.Epoch, o.From, w.mark)
+			}
 		}
 		if o.Key.IsZero() || o.Key.Len() != 32 {
 			t.Fatalf("offer %s has no key", o.Epoch)
 		}
 		if readable {
 			for side := range w.has {
-				if _, ok := w.has[side][o.Epoch]; !ok {
+				if _, ok := w.has[side][o.Epoch.Side(keys.Side(side))]; !ok {
 					t.Fatalf("offers %s, which channel %s does not have", o.Epoch, keys.Side(side))
 				}
 			}
@@ -128,7 +131,12 @@ func TestRingProperties(t *testing.T) {
 		w.deliver(t, keys.A)
 		w.deliver(t, keys.B)
 		anEpoch := rapid.Custom(func(t *rapid.T) keys.Epoch {
-			return keys.Epoch{Number: rapid.Uint64Range(1, 6).Draw(t, "number"), Generation: rapid.Uint32Range(0, 1).Draw(t, "generation")}
+			return keys.Epoch{Number: rapid.Uint64Range(1, 6).Draw(t, "number"), Generation: rapid.Uint32Range(0, 2).Draw(t, "generation")}
+		})
+		aPair := rapid.Custom(func(t *rapid.T) keys.Epoch {
+			a := anEpoch.Draw(t, "a")
+			e, _ := keys.Pair(a, keys.Epoch{Number: a.Number, Generation: rapid.Uint32Range(0, 2).Draw(t, "b")})
+			return e
 		})
 		aSide := rapid.SampledFrom([]keys.Side{keys.A, keys.B})
 		t.Repeat(map[string]func(*rapid.T){
@@ -143,7 +151,7 @@ func TestRingProperties(t *testing.T) {
 				w.deliver(t, side)
 			},
 			"confirm": func(t *rapid.T) {
-				e := anEpoch.Draw(t, "epoch")
+				e := aPair.Draw(t, "epoch")
 				if _, offered := w.out[e]; offered && w.mark.Less(e) {
 					w.mark = e
 				}

@@ -1,7 +1,6 @@
 package keys
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,21 +17,27 @@ const MaxOffers = 3
 
 // Ring is the CAKs of one link. It takes what the two channels hold and which
 // epoch MKA has confirmed, and yields the CAKs to offer to MKA. It is for one
-// goroutine and has no clock; its only I/O is the save function.
+// goroutine; its only I/O are the save function and the clock that it was given.
+//
+// A channel has epochs of its own, a number with a generation. An epoch of the link
+// is one of each channel with the same number, and its generation is the Pair of
+// theirs: so either channel can be issued again alone.
 //
 // The rules:
-//   - An epoch is eligible when both channels have delivered it and it is not
-//     older than the high-water mark, the newest epoch ever confirmed.
+//   - An epoch is eligible when both channels have delivered their part of it, it has
+//     started, and it is not older than the high-water mark, the newest epoch ever
+//     confirmed, nor is either part of it older than the mark's.
 //   - Offered are the newest and second newest eligible epoch and the high-water
 //     epoch; before anything was confirmed, the third newest in its place. A
 //     lower generation of a number is simply an older epoch.
 //   - Confirming an epoch raises the mark, persists it, and withdraws and erases
 //     everything older.
-//   - An epoch that a readable channel no longer has is revoked and withdrawn at
-//     once. A channel that cannot be read, and a file that is there but refused,
-//     revoke nothing.
+//   - An epoch of which a readable channel no longer has its part is revoked and
+//     withdrawn at once. A channel that cannot be read, and a file that is there but
+//     refused, revoke nothing.
 //   - Once an epoch was offered, its material is fixed by fingerprint: other
 //     material under the same epoch is refused, and what is offered stays.
+//   - What was offered once has started: a clock that is set back takes nothing away.
 type Ring struct {
 	id     Identity
 	state  State
@@ -41,6 +46,8 @@ type Ring struct {
 	offers map[Epoch]CAK
 	// sorted are the keys of offers as last reported, best first.
 	sorted []Epoch
+	// wall tells the date; nil: the times that the Ring is given do.
+	wall func() time.Time
 	// saveErr and loadErr are shown as findings for as long as they hold.
 	saveErr, loadErr error
 	findings         []Finding
@@ -52,26 +59,29 @@ type side struct {
 	Snapshot
 }
 
-// has reports whether the channel has the epoch, usable or not.
+// has reports whether the channel has the epoch, one of its own, usable or not.
 func (s *side) has(e Epoch) bool {
 	_, ok := s.Keys[e]
-	return ok || s.Present[e]
+	return ok || s.Present[e] || s.ahead[e]
 }
 
 // newest is the newest epoch that the channel has.
 func (s *side) newest() Epoch {
 	var n Epoch
-	for e := range s.Keys {
-		if n.Less(e) {
-			n = e
-		}
+	for e := range s.ahead {
+		n = later(n, e)
 	}
-	for e := range s.Present {
-		if n.Less(e) {
-			n = e
-		}
+	for _, e := range s.epochs() {
+		n = later(n, e)
 	}
 	return n
+}
+
+func later(a, b Epoch) Epoch {
+	if a.Less(b) {
+		return b
+	}
+	return a
 }
 
 // Reason is why an offered CAK is withdrawn.
@@ -124,6 +134,9 @@ type Change struct {
 	Findings []Finding
 	// FindingsChanged tells whether they differ from the step before.
 	FindingsChanged bool
+	// Next is when time alone will change something, so that Tick is due; zero: never.
+	// The wall clock may be set meanwhile: call it once a minute, too.
+	Next time.Time
 }
 
 // Empty reports whether nothing changed.
@@ -166,16 +179,28 @@ func NewRing(id Identity, state State, save func(State) error) (*Ring, error) {
 	if save == nil {
 		save = func(State) error { return nil }
 	}
-	seen := maps.Clone(state.Seen)
-	if seen == nil {
-		seen = make(map[Epoch][2]Fingerprint)
+	state = state.Clone()
+	if state.Seen == nil {
+		state.Seen = make(map[Epoch][2]Fingerprint)
 	}
 	return &Ring{
 		id:     Identity{id.Link, slices.Clone(id.Nodes)},
-		state:  State{state.HighWater, seen},
+		state:  state,
 		save:   save,
 		offers: make(map[Epoch]CAK),
 	}, nil
+}
+
+// Wall gives the Ring a clock for dates, which may be set forward and back. The times
+// that it is given otherwise only tell how much of it has passed.
+func (r *Ring) Wall(clock func() time.Time) { r.wall = clock }
+
+// date is the wall clock's time.
+func (r *Ring) date(now time.Time) time.Time {
+	if r.wall != nil {
+		return r.wall()
+	}
+	return now
 }
 
 // HighWater is the newest epoch that was ever confirmed; zero if none.
@@ -187,7 +212,7 @@ func (r *Ring) Update(from Side, s Snapshot, now time.Time) Change {
 	if s.Unavailable {
 		// Nothing was seen, so nothing is gone: keep the keys, show the trouble.
 		s.Erase()
-		s.Keys, s.Present = sd.Keys, sd.Present
+		s.Keys, s.Present, s.ahead = sd.Keys, sd.Present, sd.ahead
 	} else {
 		sd.Erase()
 	}
@@ -206,6 +231,9 @@ func (r *Ring) Confirm(e Epoch, now time.Time) Change {
 	}
 	return r.step(now)
 }
+
+// Tick lets time pass: an epoch may have started. See Change.Next.
+func (r *Ring) Tick(now time.Time) Change { return r.step(now) }
 
 // Retry persists the State again after a save has failed; call it now and then
 // while StateUnwritable is among the findings.
@@ -230,16 +258,17 @@ func (r *Ring) Close() {
 }
 
 func (r *Ring) persist() {
-	r.saveErr = r.save(State{r.state.HighWater, maps.Clone(r.state.Seen)})
+	r.saveErr = r.save(r.state.Clone())
 }
 
 // step recomputes everything from the inputs.
 func (r *Ring) step(now time.Time) Change {
-	for i := range r.sides {
-		r.forgetOld(&r.sides[i])
+	date := r.date(now)
+	for s := range r.sides {
+		r.forgetOld(Side(s))
 	}
 	var findings []Finding
-	eligible := r.eligible(&findings)
+	eligible := r.eligible(&findings, date)
 	best := r.best(eligible)
 
 	var c Change
@@ -257,7 +286,8 @@ func (r *Ring) step(now time.Time) Change {
 		// name. While the old file could not be read it is left for the operator.
 		for _, e := range best {
 			if r.unseen(e) {
-				r.state.Seen[e] = [2]Fingerprint{r.sides[A].Keys[e].Fingerprint(), r.sides[B].Keys[e].Fingerprint()}
+				a, b := r.material(e)
+				r.state.Seen[e] = [2]Fingerprint{a.Fingerprint(), b.Fingerprint()}
 			}
 		}
 		if r.loadErr == nil {
@@ -267,28 +297,40 @@ func (r *Ring) step(now time.Time) Change {
 	r.sorted = nil
 	for _, e := range best {
 		if _, ok := r.offers[e]; !ok {
-			cak, err := Combine(r.id, e, r.sides[A].Keys[e], r.sides[B].Keys[e])
+			a, b := r.material(e)
+			cak, err := Combine(r.id, e, a, b)
 			if err != nil {
 				// Identity and material were checked; what is left is a broken hash.
-				findings = append(findings, Finding{Code: health.KeyFileMalformed, Epoch: e, File: r.sides[A].Keys[e].File, Detail: err.Error()})
+				findings = append(findings, Finding{Code: health.KeyFileMalformed, Epoch: e.Side(A), File: a.File, Detail: err.Error()})
 				continue
 			}
+			cak.From[A], cak.From[B] = e.Sides()
 			r.offers[e] = cak
 			c.Added = append(c.Added, e)
 		}
 		c.Offers = append(c.Offers, r.offers[e])
 		r.sorted = append(r.sorted, e)
 	}
-	r.diagnose(&findings, eligible)
+	r.diagnose(&findings, eligible, date)
 	c.Findings, c.FindingsChanged = r.settle(findings, now)
+	if start, ok := r.nextStart(date); ok {
+		c.Next = now.Add(start.Sub(date)) // by the monotonic clock: the other may be set
+	}
 	return c
 }
 
-// forgetOld erases what is below the high-water mark, but remembers that it is
-// there.
-func (r *Ring) forgetOld(s *side) {
+// material is both channels' for an epoch.
+func (r *Ring) material(e Epoch) (a, b Material) {
+	ea, eb := e.Sides()
+	return r.sides[A].Keys[ea], r.sides[B].Keys[eb]
+}
+
+// forgetOld erases what is below the channel's part of the high-water mark, but
+// remembers that it is there.
+func (r *Ring) forgetOld(which Side) {
+	s, mark := &r.sides[which], r.state.HighWater.Side(which)
 	for e, m := range s.Keys {
-		if !e.Less(r.state.HighWater) {
+		if !e.Less(mark) {
 			continue
 		}
 		m.Key.Erase()
@@ -303,151 +345,6 @@ func (r *Ring) forgetOld(s *side) {
 func (r *Ring) unseen(e Epoch) bool {
 	_, ok := r.state.Seen[e]
 	return !ok
-}
-
-// eligible finds every epoch that both channels have and that is not too old.
-func (r *Ring) eligible(findings *[]Finding) []Epoch {
-	var out []Epoch
-	for e := range r.offers {
-		// What is offered stays as long as both channels have something there.
-		if r.sides[A].has(e) && r.sides[B].has(e) && !e.Less(r.state.HighWater) {
-			out = append(out, e)
-		}
-	}
-	for e, a := range r.sides[A].Keys {
-		b, ok := r.sides[B].Keys[e]
-		if !ok {
-			r.changed(findings, e, A)
-			continue
-		}
-		if !r.changed(findings, e, A, B) || slices.Contains(out, e) {
-			continue
-		}
-		switch err := checkMaterial(a, b); {
-		case err == nil:
-			out = append(out, e)
-		case errors.Is(err, ErrMaterialEqual):
-			*findings = append(*findings, Finding{Code: health.KeyMaterialEqual, Epoch: e})
-		default:
-			r.unfit(findings, e)
-		}
-	}
-	for e := range r.sides[B].Keys {
-		if _, ok := r.sides[A].Keys[e]; !ok {
-			r.changed(findings, e, B)
-		}
-	}
-	slices.SortFunc(out, func(x, y Epoch) int { return y.Compare(x) })
-	return out
-}
-
-// unfit says which channel's material has not the size it must have.
-func (r *Ring) unfit(findings *[]Finding, e Epoch) {
-	for s := range r.sides {
-		f := Finding{Side: Side(s), Epoch: e, File: r.sides[s].Keys[e].File}
-		switch n := r.sides[s].Keys[e].Key.Len(); {
-		case n < MinMaterial:
-			f.Code = health.KeyMaterialShort
-		case n > maxField || len(r.sides[s].Keys[e].KeyID) > maxField:
-			f.Code, f.Detail = health.KeyFileMalformed, ErrMaterialLong.Error()
-		default:
-			continue
-		}
-		*findings = append(*findings, f)
-	}
-}
-
-// changed compares the material with what the epoch was first used with and
-// reports whether it is still the same.
-func (r *Ring) changed(findings *[]Finding, e Epoch, sides ...Side) (same bool) {
-	seen, ok := r.state.Seen[e]
-	if !ok {
-		return true
-	}
-	same = true
-	for _, s := range sides {
-		m := r.sides[s].Keys[e]
-		if m.Fingerprint() != seen[s] {
-			*findings = append(*findings, Finding{Code: health.KeyChanged, Side: s, Epoch: e, File: m.File})
-			same = false
-		}
-	}
-	return same
-}
-
-// best chooses what to offer of the eligible epochs, newest first.
-func (r *Ring) best(eligible []Epoch) []Epoch {
-	h := r.state.HighWater
-	if h.IsZero() {
-		return slices.Clone(eligible[:min(len(eligible), MaxOffers)])
-	}
-	best := slices.Clone(eligible[:min(len(eligible), MaxOffers-1)])
-	if slices.Contains(eligible, h) && !slices.Contains(best, h) {
-		best = append(best, h)
-	}
-	return best
-}
-
-func (r *Ring) reason(e Epoch) Reason {
-	switch {
-	case !r.sides[A].has(e) || !r.sides[B].has(e):
-		return Revoked
-	case e.Less(r.state.HighWater):
-		return Superseded
-	}
-	return Displaced
-}
-
-// Identify tells which epoch of this link a CKN names that this end does not
-// offer, and which sides have not delivered it here. It knows the epochs that
-// any channel has, and the ones shortly before and after them.
-func (r *Ring) Identify(ckn []byte) (e Epoch, missing []Side, ok bool) {
-	const reach, generations = 64, 4
-	candidates := make(map[Epoch]bool)
-	around := map[uint64]bool{r.state.HighWater.Number: true}
-	for i := range r.sides {
-		around[r.sides[i].newest().Number] = true
-		for e := range r.sides[i].Keys {
-			candidates[e] = true
-		}
-		for e := range r.sides[i].Present {
-			candidates[e] = true
-		}
-	}
-	for n := range around {
-		first := uint64(1)
-		if n > reach {
-			first = n - reach
-		}
-		for number := first; number <= n+reach && number >= first; number++ {
-			for g := range uint32(generations) {
-				candidates[Epoch{number, g}] = true
-			}
-		}
-	}
-	for e := range candidates {
-		name, err := CKN(r.id, e)
-		if err != nil || string(name) != string(ckn) {
-			continue
-		}
-		for s := range r.sides {
-			if _, have := r.sides[s].Keys[e]; !have {
-				missing = append(missing, Side(s))
-			}
-		}
-		return e, missing, true
-	}
-	return Epoch{}, nil, false
-}
-
-// Revoked says whether a channel that was heard does not have the epoch that a CKN
-// names, and no newer one was confirmed: what an earlier agent may have keyed with
-// it must not be used any more.
-func (r *Ring) Revoked(ckn []byte) bool {
-	e, _, ok := r.Identify(ckn)
-	return ok && !e.Less(r.state.HighWater) && slices.ContainsFunc(r.sides[:], func(s side) bool {
-		return s.heard && !s.Unavailable && !s.has(e)
-	})
 }
 
 // NewSnapshot is a Snapshot with a copy of the given material: what channels and

@@ -191,7 +191,7 @@ func findings(c keys.Change) string {
 	for _, f := range c.Findings {
 		s := string(f.Code)
 		if slices.Contains([]health.Code{
-			health.ChannelLate, health.KeyRollback, health.KeyChanged, health.KeyMaterialShort, health.KeyFileMalformed, health.ChannelUnreadable,
+			health.ChannelLate, health.KeyRollback, health.KeyChanged, health.KeyMaterialShort, health.KeyFileMalformed, health.KeyFileUnexpected, health.ChannelUnreadable,
 		}, f.Code) {
 			s += " " + f.Side.String()
 		}
@@ -239,10 +239,27 @@ func TestRingRules(t *testing.T) {
 		{"recovered", "a=1.0 b=1.0 a- a=1.0", "1.0", "", ""},
 		{"revocation after recovery", "a=1.0,2.0 b=1.0,2.0 a- a=1.0", "1.0", "2.0 revoked", "channel-late a 2.0"},
 
-		{"generation above", "a=1.0 b=1.0 ok=1.0 a=1.0,1.1 b=1.0,1.1", "1.1 1.0", "", ""},
-		{"generation confirmed", "a=1.0,1.1 b=1.0,1.1 ok=1.1", "1.1", "1.0 superseded", ""},
-		{"lower generation after it", "a=1.0,1.1 b=1.0,1.1 ok=1.1 a=1.0 b=1.0", "", "", "key-rollback a 1.0, key-rollback b 1.0"},
-		{"the next number beats every generation", "a=1.9,2.0 b=1.9,2.0 ok=2.0", "2.0", "1.9 superseded", ""},
+		{"generation above", "a=1.0 b=1.0 ok=1.0 a=1.0,1.1 b=1.0,1.1", "1.3 1.2 1.0", "", ""},
+		{"generation confirmed", "a=1.0,1.1 b=1.0,1.1 ok=1.3", "1.3", "1.1 superseded, 1.2 superseded", ""},
+		{"lower generation after it", "a=1.0,1.1 b=1.0,1.1 ok=1.3 a=1.0 b=1.0", "", "", "key-rollback a 1.0, key-rollback b 1.0"},
+		{"the next number beats every generation", "a=1.9,2.0 b=1.9,2.0 ok=2.0", "2.0", "1.99 superseded", ""},
+
+		{"channel a alone issued again", "a=1.0 b=1.0 ok=1.0 a=1.0,1.1", "1.2 1.0", "", ""},
+		{"channel b alone", "a=1.0 b=1.0 ok=1.0 b=1.0,1.1", "1.1 1.0", "", ""},
+		{"confirmed, its old generation goes", "a=1.0 b=1.0 ok=1.0 a=1.0,1.1 ok=1.2", "1.2", "1.0 superseded", ""},
+		{"the other channel's generation serves both", "a=1.0 b=1.0 ok=1.0 a=1.0,1.1 ok=1.2 b=1.0 restart", "1.2", "", ""},
+		{"issued again, the old one revoked", "a=1.0 b=1.0 ok=1.0 a=1.1", "1.2", "1.0 revoked", ""},
+		{"then the other", "a=1.0,1.1 b=1.0 ok=1.2 b=1.0,1.1", "1.3 1.2", "", ""},
+		{"an older part is not used with a newer one", "a=1.0,1.1 b=1.0 ok=1.2 b=1.0,1.2", "1.5 1.2", "", ""},
+		{"nor when it was offered", "a=1.0,1.1 b=1.0,1.2 ok=1.2", "1.5 1.2", "1.4 superseded", ""},
+		{"nor over a restart", "a=1.0,1.1 b=1.0,1.2 ok=1.2 restart", "1.5 1.2", "", ""},
+		{"a part of one channel is rolled back", "a=1.0,1.1 b=1.0 ok=1.2 a=1.0", "", "1.2 revoked", "key-rollback a 1.0"},
+		{"a number is not late in another generation", "a=1.0 b=1.0 ok=1.0 a=1.0,2.3 b=1.0,2.0", "2.12 1.0", "", ""},
+		{"late is the number", "a=1.0,1.1 b=1.0 ok=1.2 a=1.1,2.1,2.2", "1.2", "", "channel-late b 2.1"},
+		{"the newest generations", "a=1.0,1.1,1.2,1.3,1.4,1.5 b=1.0", "1.30 1.20 1.12", "", ""},
+		{"and the confirmed one", "a=1.0 b=1.0 ok=1.0 a=1.0,1.1,1.2,1.3,1.4 restart", "1.20 1.12 1.0", "", ""},
+		{"generations above the last", "a=1.0,1.65536 b=1.0,1.65535", "1.4294836225 1.0", "", "key-file-unexpected a 1.65536"},
+		{"changed in one epoch is changed in another", "a=1.0 b=1.0 ok=1.0 a=1.0! b=1.0,1.1", "1.0", "", "key-changed a 1.0"},
 
 		{"rollback of both channels", "a=5.0 b=5.0 ok=5.0 a=3.0,4.0 b=3.0,4.0", "", "", "key-rollback a 4.0, key-rollback b 4.0"},
 		{"rollback over a restart", "a=5.0 b=5.0 ok=5.0 a=4.0 b=4.0 restart", "", "", "key-rollback a 4.0, key-rollback b 4.0"},
@@ -258,7 +275,8 @@ func TestRingRules(t *testing.T) {
 		{"changed after revocation", "a=1.0 b=1.0 b= b=1.0!", "", "", "key-changed b 1.0"},
 		{"changed, then put right", "a=1.0 b=1.0 a=1.0! a=1.0", "1.0", "", ""},
 		{"changed before it was ever offered is a correction", "a=1.0 b= a=1.0! b=1.0", "1.0", "", ""},
-		{"changed, answered by a new generation", "a=1.0 b=1.0 ok=1.0 a=1.0!,1.1 b=1.0,1.1", "1.1 1.0", "", "key-changed a 1.0"},
+		{"changed, answered by a new generation", "a=1.0 b=1.0 ok=1.0 a=1.0!,1.1 b=1.0,1.1", "1.3 1.2 1.0", "", "key-changed a 1.0"},
+		{"changed, answered by a new generation of that channel", "a=1.0 b=1.0 ok=1.0 a=1.0!,1.1", "1.2 1.0", "", "key-changed a 1.0"},
 		{"restart keeps what was confirmed", "a=1.0,2.0 b=1.0,2.0 ok=1.0 restart", "2.0 1.0", "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -356,7 +374,9 @@ func TestIdentify(t *testing.T) {
 		{"1.0", "[]", true},
 		{"2.0", "[b]", true},
 		{"3.0", "[a b]", true},
-		{"2.1", "[a b]", true},
+		{"2.1", "[b]", true},
+		{"2.2", "[a b]", true},
+		{"3.3", "[a b]", true},
 		{"500.0", "[]", false},
 	} {
 		ckn, err := keys.CKN(linkID, epoch(t, c.epoch))
@@ -426,7 +446,7 @@ func TestStateSurvivesARestart(t *testing.T) {
 		"cut":           func(b []byte) []byte { return b[:len(b)/2] },
 		"empty":         func([]byte) []byte { return nil },
 		"other link":    func(b []byte) []byte { return bytes.Replace(b, []byte(`"l1"`), []byte(`"l2"`), 1) },
-		"other version": func(b []byte) []byte { return bytes.Replace(b, []byte(`"version": 1`), []byte(`"version": 2`), 1) },
+		"other version": func(b []byte) []byte { return bytes.Replace(b, []byte(`"version": 2`), []byte(`"version": 3`), 1) },
 		"bad epoch":     func(b []byte) []byte { return bytes.Replace(b, []byte(`"2.0"`), []byte(`"two"`), 1) },
 		"more behind":   func(b []byte) []byte { return append(b, "{}"...) },
 		"unknown field": func(b []byte) []byte { return bytes.Replace(b, []byte(`"link"`), []byte(`"sink": 1, "link"`), 1) },
@@ -453,6 +473,26 @@ func TestStateSurvivesARestart(t *testing.T) {
 	}
 }
 
+// A file of version 1 names the generation that both channels had.
+func TestStateOfVersion1(t *testing.T) {
+	store := keys.NewStore(t.TempDir())
+	prints := [2]keys.Fingerprint{{1}, {2}}
+	if err := store.Save("l1", keys.State{HighWater: epoch(t, "5.1"), Seen: map[keys.Epoch][2]keys.Fingerprint{epoch(t, "5.1"): prints}}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(store.Path("l1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(store.Path("l1"), bytes.Replace(text, []byte(`"version": 2`), []byte(`"version": 1`), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.Load("l1")
+	if err != nil || s.HighWater != epoch(t, "5.3") || len(s.Seen) != 1 || s.Seen[epoch(t, "5.3")] != prints {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
 func TestUnwritableStateIsAFinding(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "lever")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -470,6 +510,44 @@ func TestUnwritableStateIsAFinding(t *testing.T) {
 	}
 	if c := b.do("ok=1.0"); offers(c) != "1.0" || findings(c) != "state-unwritable" {
 		t.Errorf("offers %q, findings %q", offers(c), findings(c))
+	}
+}
+
+// A channel that cannot be read, and one that was not heard, revoke nothing of what an
+// earlier agent keyed.
+func TestRevokedNeedsAChannelThatWasHeard(t *testing.T) {
+	for _, c := range []struct {
+		script, ckn string
+		want        bool
+	}{
+		{"", "1.0", false},
+		{"a-", "1.0", false},
+		{"a- b-", "1.0", false},
+		{"a=1.0 b-", "1.0", false},
+		{"a=1.0", "1.0", false},
+		{"a=", "1.0", true},
+		{"a= b-", "1.0", true},
+		{"a=2.0 b-", "1.0", true},
+		{"a=1.0? b-", "1.0", false},
+		{"a=1.0 b=1.0", "1.0", false},
+		{"a=1.1 b=1.0", "1.0", true},
+		{"a=1.1 b=1.0", "1.2", false},
+		{"a=1.1 b=1.0", "1.1", true},
+		{"a=1.1 b-", "1.3", false},
+		{"a=2.0 b=2.0 ok=2.0", "1.0", false},
+	} {
+		b := newBench(t)
+		b.restart(keys.State{HighWater: epoch(t, "1.0")})
+		for word := range strings.FieldsSeq(c.script) {
+			b.do(word)
+		}
+		ckn, err := keys.CKN(linkID, epoch(t, c.ckn))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := b.ring.Revoked(ckn); got != c.want {
+			t.Errorf("%q: %s is revoked: %v, want %v", c.script, c.ckn, got, c.want)
+		}
 	}
 }
 

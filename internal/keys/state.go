@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,8 +15,9 @@ import (
 	"github.com/lever-link/lever/internal/keys/keyfile"
 )
 
-// stateVersion is the format of a link's state file.
-const stateVersion = 1
+// stateVersion is the format of a link's state file. Version 1 is from when both
+// channels always had the same generation, and its epochs bore that.
+const stateVersion = 2
 
 // State is what a link's keys must remember over a restart. None of it is
 // secret.
@@ -27,6 +29,12 @@ type State struct {
 	// older than HighWater, as fingerprints, a's and b's: one CKN never names two
 	// CAKs, not even over a restart.
 	Seen map[Epoch][2]Fingerprint
+}
+
+// Clone is a copy that shares nothing.
+func (s State) Clone() State {
+	s.Seen = maps.Clone(s.Seen)
+	return s
 }
 
 // stateFile is State on disk. Its link is repeated inside, because a file copied
@@ -101,13 +109,29 @@ func (s *Store) Load(link string) (State, error) {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return fail(errors.New("it goes on after its end"))
 	}
-	if f.Version != stateVersion {
-		return fail(fmt.Errorf("it has version %d, this Lever knows %d: run the Lever that wrote it", f.Version, stateVersion))
+	if f.Version < 1 || f.Version > stateVersion {
+		return fail(fmt.Errorf("it has version %d, this Lever knows up to %d: run the Lever that wrote it", f.Version, stateVersion))
 	}
 	if f.Link != link {
 		return fail(fmt.Errorf("it belongs to link %q", f.Link))
 	}
-	return State{HighWater: f.HighWater, Seen: f.Seen}, nil
+	state := State{HighWater: f.HighWater, Seen: f.Seen}
+	if f.Version == 1 {
+		state = state.paired()
+	}
+	return state, nil
+}
+
+// paired is a State of version 1 with today's epochs.
+func (s State) paired() State {
+	out := State{Seen: make(map[Epoch][2]Fingerprint, len(s.Seen))}
+	out.HighWater, _ = Pair(s.HighWater, s.HighWater)
+	for e, prints := range s.Seen {
+		if e, ok := Pair(e, e); ok {
+			out.Seen[e] = prints
+		}
+	}
+	return out
 }
 
 // Durable implements States: what Save has not returned an error for is on disk.

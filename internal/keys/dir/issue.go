@@ -91,7 +91,7 @@ func Reissue(root, link string, number uint64) (keys.Epoch, error) {
 		if e.Number != number {
 			continue
 		}
-		if e.Generation == math.MaxUint32 {
+		if e.Generation >= keys.MaxGeneration {
 			return keys.Epoch{}, fmt.Errorf("reissuing epoch %d of link %q in %s: its generation %d is the last that there is; issue a new epoch", number, link, root, e.Generation)
 		}
 		next.Generation, found = max(next.Generation, e.Generation+1), true

@@ -1,0 +1,94 @@
+package keys
+
+import "slices"
+
+// Identify tells which epoch of this link a CKN names that this end does not
+// offer, and which sides have not delivered their part of it here. It knows the
+// epochs that any channel has, and the ones shortly before and after them.
+func (r *Ring) Identify(ckn []byte) (e Epoch, missing []Side, ok bool) {
+	for e := range r.candidates() {
+		name, err := CKN(r.id, e)
+		if err != nil || string(name) != string(ckn) {
+			continue
+		}
+		for s := range r.sides {
+			if _, have := r.sides[s].Keys[e.Side(Side(s))]; !have {
+				missing = append(missing, Side(s))
+			}
+		}
+		return e, missing, true
+	}
+	return Epoch{}, nil, false
+}
+
+// candidates are the epochs that a far end may speak of.
+func (r *Ring) candidates() map[Epoch]bool {
+	const reach, generations = 64, 2
+	out := make(map[Epoch]bool)
+	var around []uint64
+	note := func(e Epoch) {
+		out[e] = true
+		around = append(around, e.Number)
+	}
+	note(r.state.HighWater)
+	for e := range r.state.Seen {
+		note(e)
+	}
+	held := make(map[uint64][2][]Epoch)
+	for s := range r.sides {
+		for _, e := range r.sides[s].epochs() {
+			both := held[e.Number]
+			both[s] = append(both[s], e)
+			held[e.Number] = both
+		}
+		around = append(around, r.sides[s].newest().Number)
+	}
+	for n, both := range held {
+		// What either side has, with what the other has or could have.
+		for s := range both {
+			slices.Reverse(both[s])
+			both[s] = both[s][:min(len(both[s]), maxGenerations)]
+			for g := range uint32(maxGenerations) {
+				both[s] = append(both[s], Epoch{n, g})
+			}
+		}
+		for _, x := range both[A] {
+			for _, y := range both[B] {
+				if e, ok := Pair(x, y); ok {
+					out[e] = true
+				}
+			}
+		}
+	}
+	slices.Sort(around)
+	for _, n := range slices.Compact(around) {
+		first := uint64(1)
+		if n > reach {
+			first = n - reach
+		}
+		for number := first; number <= n+reach && number >= first; number++ {
+			for g := range uint32(generations * generations) {
+				out[Epoch{number, g}] = true
+			}
+		}
+	}
+	delete(out, Epoch{})
+	return out
+}
+
+// Revoked says whether a channel that was heard does not have its part of the epoch
+// that a CKN names, and no newer one was confirmed: what an earlier agent may have
+// keyed with it must not be used any more. A channel that was not heard yet, and one
+// that cannot be read, revoke nothing.
+func (r *Ring) Revoked(ckn []byte) bool {
+	e, _, ok := r.Identify(ckn)
+	if !ok || e.Less(r.state.HighWater) {
+		return false
+	}
+	for s := range r.sides {
+		if sd := &r.sides[s]; sd.heard && !sd.Unavailable && !sd.has(e.Side(Side(s))) {
+			return true
+		}
+	}
+	return false
+}
