@@ -22,7 +22,7 @@ func exported[T any](a, b *T) func(yield func(string, [2]reflect.Value) bool) {
 
 // fileName is the name in the file of a field: InsideIf is inside_if.
 func fileName(field string) string {
-	if name, ok := map[string]string{"PSK": "psk", "MKA": "mka", "ID": "id", "SAKRekey": "sak_rekey", "ICVIndicator": "icv_indicator", "EtherType": "ethertype"}[field]; ok {
+	if name, ok := map[string]string{"PSK": "psk", "MKA": "mka", "ID": "id", "SAKRekey": "sak_rekey", "CAKEpoch": "cak_epoch", "AgeOverride": "max_age_override", "ICVIndicator": "icv_indicator", "EtherType": "ethertype"}[field]; ok {
 		return name
 	}
 	var b strings.Builder

@@ -1,7 +1,6 @@
 package inventory
 
 import (
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -21,9 +20,6 @@ type decoder struct {
 	insideIfAt                 map[Custody]Position
 	channelsBroken             bool
 }
-
-// channelTypes are the kinds of channel that there are.
-var channelTypes = []string{"dir"}
 
 // document decodes one file; it returns false when the file cannot be read as an
 // inventory at all.
@@ -113,6 +109,9 @@ func (d *decoder) node(at Position, name string, n *yaml.Node) {
 		node.Site, _ = d.text(n, "the site of node "+name)
 		node.siteAt = d.at(n)
 	}
+	if n := f.values["recipients"]; n != nil {
+		d.recipients(node, n)
+	}
 }
 
 // custody decodes a class. A word that is none is kept: it counts as outside.
@@ -165,6 +164,7 @@ func (d *decoder) policy(n *yaml.Node) {
 			p.SAKRekey = v
 		}
 	}
+	d.keyAges(f)
 }
 
 func (d *decoder) insideIf(n *yaml.Node) {
@@ -253,51 +253,9 @@ func (d *decoder) finishPolicy() {
 	if p.SAKRekey == 0 {
 		p.SAKRekey = time.Hour
 	}
-	if p.CAKEpoch == 0 {
-		p.CAKEpoch = 24 * time.Hour
-	}
-	if p.MaxAge == 0 {
-		p.MaxAge = 7 * p.CAKEpoch
-	}
 	for _, l := range d.inv.Links {
 		if !l.ownCipher {
 			l.Cipher = p.Cipher
 		}
 	}
-}
-
-func (d *decoder) channels(n *yaml.Node) {
-	errs := len(d.errs)
-	f, _ := d.mapping(n, &channelsShape)
-	if n := f.values["a"]; n != nil {
-		d.inv.Channels.A = d.channel(n, "a")
-	}
-	if n := f.values["b"]; n != nil {
-		d.inv.Channels.B = d.channel(n, "b")
-	}
-	d.channelsBroken = len(d.errs) > errs
-}
-
-func (d *decoder) channel(n *yaml.Node, name string) Channel {
-	c := Channel{Position: d.at(n)}
-	f, _ := d.mapping(n, &channelShape)
-	if n := f.values["type"]; n != nil {
-		if i, ok := d.oneOf(n, "the type of channel "+name, channelTypes); ok {
-			c.Type = channelTypes[i]
-		}
-	}
-	if n := f.values["path"]; n != nil {
-		if p, ok := d.text(n, "the path of channel "+name); ok {
-			c.Path = d.resolve(p)
-		}
-	}
-	return c
-}
-
-// resolve makes a path relative to the file that names it.
-func (d *decoder) resolve(path string) string {
-	if filepath.IsAbs(path) {
-		return filepath.Clean(path)
-	}
-	return filepath.Join(filepath.Dir(d.file), path)
 }

@@ -76,8 +76,12 @@ var lasting = map[string]SessionChange{
 	"cipher": Remade, "external": Remade,
 	"policy.mode": Untouched, "policy.inside": Untouched, "policy.inside_if": Untouched, "policy.cipher": Untouched,
 	"policy.sak_rekey": Resumed,
-	"channels.a":       Resumed, "channels.b": Resumed,
+	"policy.cak_epoch": Untouched, "policy.max_age": Untouched, "policy.max_age_override": Untouched,
+	"channels.a": Resumed, "channels.b": Resumed,
 }
+
+// ofChannels are the fields of a [Policy] that are about keys from the channels.
+var ofChannels = map[string]bool{"cak_epoch": true, "max_age": true, "max_age_override": true}
 
 // Diff says what becomes of each link, and what the agents at its ends do, when
 // next takes the place of running. Links of which nothing changes are left out. The
@@ -211,7 +215,10 @@ func differing(running, next *Inventory, before, after *Link) (names []string, w
 	}
 	if before.Verdict.Kind == Encrypt && after.Verdict.Kind == Encrypt {
 		for name, pair := range exported(&running.Policy, &next.Policy) {
-			if name != "inside" && name != "inside_if" && !alike(pair[0], pair[1]) {
+			if name == "inside" || name == "inside_if" || ofChannels[name] && before.External && after.External {
+				continue
+			}
+			if !alike(pair[0], pair[1]) {
 				note("policy."+name, "policy."+name)
 			}
 		}

@@ -11,6 +11,12 @@ import (
 	"github.com/lever-link/lever/inventory"
 )
 
+// Public keys of signers.
+const (
+	signerOne = "H+eIGVSabylGOBdvbreaDGLlpQpHm68DfSPhYWP/9t4="
+	signerTwo = "dY3R6R28eP3lPjPdqvcTOkQcUt8MUYkvM3XJvsLUYbc="
+)
+
 // running is what the cases of TestDiff change.
 const running = `apiVersion: lever/v1
 policy: {mode: enforce, sak_rekey: 1h}
@@ -70,13 +76,64 @@ func describe(changes []inventory.Change) (out []string) {
 	return out
 }
 
+// channelChanged is what comes of another channel: keys from it, and no loss.
+func channelChanged(field string) []string {
+	const resumes = ": session resumes, no loss"
+	return []string{
+		"wave encrypt>encrypt " + field, "  n" + resumes, "  m" + resumes,
+		"lan encrypt>encrypt " + field, "  n" + resumes, "  m" + resumes, "  o" + resumes,
+	}
+}
+
+// TestDiffOfChannels changes one thing at a time of those that a channel has.
+func TestDiffOfChannels(t *testing.T) {
+	with := func(a, b string) string {
+		return strings.Replace(running, "channels: {a: {type: dir, path: /k/a}, b: {type: dir, path: /k/b}}", "channels: {a: "+a+", b: "+b+"}", 1)
+	}
+	const a = "{type: bundle, path: /k/a, signers: [" + signerOne + "]}"
+	const b = "{type: etcd, endpoints: ['https://e:2379'], ca: /t/ca, certificate: /t/c, key: /t/k}"
+	before := parse(t, with(a, b), day)
+	for name, tc := range map[string]struct {
+		a, b string
+		want []string
+	}{
+		"nothing":   {a, "{type: etcd, prefix: lever, key: /t/k, certificate: /t/c, ca: /t/ca, endpoints: ['https://E:2379/']}", nil},
+		"signers":   {"{type: bundle, path: /k/a, signers: [" + signerTwo + "]}", b, channelChanged("channels.a")},
+		"threshold": {"{type: bundle, path: /k/a, signers: [" + signerOne + "], threshold: 1}", b, nil},
+		"place":     {"{type: bundle, url: 'https://h/k', signers: [" + signerOne + "]}", b, channelChanged("channels.a")},
+		"endpoints": {a, "{type: etcd, endpoints: ['https://e:2379', 'https://f:2379'], ca: /t/ca, certificate: /t/c, key: /t/k}", channelChanged("channels.b")},
+		"prefix":    {a, "{type: etcd, prefix: other, endpoints: ['https://e:2379'], ca: /t/ca, certificate: /t/c, key: /t/k}", channelChanged("channels.b")},
+		"ca":        {a, "{type: etcd, endpoints: ['https://e:2379'], ca: /t/ca2, certificate: /t/c, key: /t/k}", channelChanged("channels.b")},
+		"key":       {a, "{type: etcd, endpoints: ['https://e:2379'], ca: /t/ca, certificate: /t/c, key: /t/k2}", channelChanged("channels.b")},
+	} {
+		after := parse(t, with(tc.a, tc.b), day)
+		if diff := cmp.Diff(tc.want, describe(inventory.Diff(before, after))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		if got, want := before.Channels.Equal(after.Channels), tc.want == nil; got != want {
+			t.Errorf("%s: the channels are equal: %v, want %v", name, got, want)
+		}
+	}
+}
+
 // TestDiff changes one thing at a time.
 func TestDiff(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change []string // old, new, old, new
 		want   []string
 	}{
-		"nothing":                     {nil, nil},
+		"nothing": {nil, nil},
+		"a channel's type": {
+			[]string{"b: {type: dir, path: /k/b}", "b: {type: etcd, endpoints: ['https://e:2379'], ca: /t/ca, certificate: /t/c, key: /t/k}"},
+			channelChanged("channels.b"),
+		},
+		"how long keys are used": {
+			[]string{"sak_rekey: 1h}", "sak_rekey: 1h, cak_epoch: 1h, max_age: 5h, max_age_override: {file: f, signers: [" + signerOne + ", " + signerTwo + "]}}"},
+			[]string{
+				"wave encrypt>encrypt policy.cak_epoch,policy.max_age,policy.max_age_override", "  n: the session goes on", "  m: the session goes on",
+				"lan encrypt>encrypt policy.cak_epoch,policy.max_age,policy.max_age_override", "  n: the session goes on", "  m: the session goes on", "  o: the session goes on",
+			},
+		},
 		"where it stands in the file": {[]string{"links:\n", "links:\n\n  # a comment\n", "policy: {mode: enforce, sak_rekey: 1h}", "policy: {sak_rekey: 60m}"}, nil},
 		"what a segment is called": {
 			[]string{"ref: c1", "ref: c2"},

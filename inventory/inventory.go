@@ -101,7 +101,7 @@ type NodeLink struct {
 func (inv *Inventory) ForNode(name string) ([]NodeLink, error) {
 	if inv.Nodes[name] == nil {
 		return nil, fmt.Errorf("looking up node %q: the inventory (%s) has no such node%s",
-			name, describeFiles(inv.Files), didYouMean(name, keysOf(inv.Nodes)))
+			name, describeFiles(inv.Files), hint(name, inv.Nodes))
 	}
 	return inv.byNode[name], nil
 }

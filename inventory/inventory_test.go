@@ -27,6 +27,16 @@ func TestExamples(t *testing.T) {
 			},
 		},
 		{
+			path: "../examples/channels/lever.yaml",
+			verdicts: []string{
+				"fra1-ams1-017 | fra1-r1/eth4 ams1-r2/eth9 | encrypt | segment 2 (leased-wave, ExampleTel circuit/991) is outside physical control",
+			},
+			warnings: []string{
+				"../examples/channels/lever.yaml:35:3: node fra1-r1 has no recipients, so that no bundle can be issued to it: run lever node init there, and then lever node enrol with what it prints",
+				"../examples/channels/lever.yaml:36:3: node ams1-r2 has no recipients, so that no bundle can be issued to it: run lever node init there, and then lever node enrol with what it prints",
+			},
+		},
+		{
 			path: "../examples/fleet",
 			verdicts: []string{
 				"fra1-r1-r2-001 | fra1-r1/eth1 fra1-r2/eth1 | inside | every segment is inside physical control: controlled-building at fra1",

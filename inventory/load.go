@@ -13,8 +13,8 @@ import (
 )
 
 // maxFile bounds what is read of one file, so that a wrong path given to Load
-// ends in an error and not in the machine's memory. 10,000 links take 3 MiB.
-const maxFile = 16 << 20
+// ends in an error and not in the machine's memory. 100,000 links take 30 MiB.
+const maxFile = 64 << 20
 
 // Option changes how an inventory is read.
 type Option func(*options)
@@ -63,7 +63,7 @@ func build(docs []document, found *findings, opts []Option) (*Inventory, error) 
 	if o.now.IsZero() {
 		o.now = time.Now()
 	}
-	inv := &Inventory{Sites: map[string]*Site{}, Nodes: map[string]*Node{}}
+	inv := &Inventory{Policy: Policy{CAKEpoch: defaultEpoch, MaxAge: maxAgeEpochs * defaultEpoch}, Sites: map[string]*Site{}, Nodes: map[string]*Node{}}
 	d := decoder{findings: found, inv: inv}
 	complete := len(found.errs) == 0
 	for _, doc := range docs {

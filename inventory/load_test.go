@@ -48,8 +48,8 @@ func TestLoadErrors(t *testing.T) {
 			"DIR: the directory has no *.yaml or *.yml file: give the inventory's file or its directory",
 		},
 		"too large": {
-			map[string]string{"a.yaml": version + strings.Repeat("#\n", 8<<20)}, "",
-			"DIR/a.yaml: reading the inventory: it is larger than 16 MiB: split it into several files in one directory",
+			map[string]string{"a.yaml": version + strings.Repeat("#\n", 32<<20)}, "",
+			"DIR/a.yaml: reading the inventory: it is larger than 64 MiB: split it into several files in one directory",
 		},
 		"sections twice": {
 			map[string]string{
@@ -139,10 +139,11 @@ func TestAliasesStandForNothing(t *testing.T) {
 }
 
 // many returns an inventory of n links between n/10 nodes.
-func many(n int) []byte {
+func many(n int) []byte { return manyBetween(n, n/10+2) }
+
+func manyBetween(n, nodes int) []byte {
 	var b bytes.Buffer
 	b.WriteString("apiVersion: lever/v1\nchannels: {a: {type: dir, path: a}, b: {type: dir, path: b}}\nsites: {s: {custody: controlled-building}}\nnodes:\n")
-	nodes := n/10 + 2
 	for i := range nodes {
 		fmt.Fprintf(&b, "  n%d: {site: s}\n", i)
 	}
@@ -168,6 +169,23 @@ func BenchmarkParse10000(b *testing.B) {
 			b.Fatal(err)
 		}
 		if len(inv.Links) != 10_000 {
+			b.Fatal(len(inv.Links))
+		}
+	}
+}
+
+// BenchmarkParse100000 is the largest network that we have in mind: 100,000 links
+// between 2,000 nodes.
+func BenchmarkParse100000(b *testing.B) {
+	data := manyBetween(100_000, 2_000)
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		inv, err := inventory.Parse("lever.yaml", data)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if len(inv.Links) != 100_000 {
 			b.Fatal(len(inv.Links))
 		}
 	}

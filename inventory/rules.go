@@ -3,7 +3,6 @@ package inventory
 import (
 	"cmp"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -46,6 +45,7 @@ func (c *checker) run() {
 	}
 	c.devicesOf(devices)
 	c.channels()
+	c.recipients()
 }
 
 func (c *checker) sites() {
@@ -53,7 +53,7 @@ func (c *checker) sites() {
 		n := c.inv.Nodes[name]
 		if n.Site != "" && c.inv.Sites[n.Site] == nil {
 			c.errorf(n.siteAt, "node %s is at site %s, which is not in sites%s",
-				name, quoteShort(n.Site), didYouMean(n.Site, keysOf(c.inv.Sites)))
+				name, quoteShort(n.Site), hint(n.Site, c.inv.Sites))
 		}
 	}
 }
@@ -67,7 +67,7 @@ func (c *checker) segments(l *Link) {
 			switch {
 			case site == nil:
 				c.errorf(s.siteAt, "segment %d of link %s is at site %s, which is not in sites%s",
-					i+1, l.ID, quoteShort(s.Site), didYouMean(s.Site, keysOf(c.inv.Sites)))
+					i+1, l.ID, quoteShort(s.Site), hint(s.Site, c.inv.Sites))
 			case s.Custody == "":
 				s.Custody = site.Custody
 			}
@@ -93,7 +93,7 @@ func (c *checker) endsOf(l *Link) {
 		}
 		if c.inv.Nodes[e.Node] == nil {
 			c.errorf(e.nodeAt, "link %s ends at node %s, which is not in nodes%s",
-				l.ID, quoteShort(e.Node), didYouMean(e.Node, keysOf(c.inv.Nodes)))
+				l.ID, quoteShort(e.Node), hint(e.Node, c.inv.Nodes))
 		}
 		if seen[e.Node] {
 			c.errorf(e.nodeAt, "link %s ends twice at node %s: the ends of a link are different nodes", l.ID, e.Node)
@@ -279,51 +279,6 @@ func (c *checker) crossing(l *Link) {
 	}
 	c.errorf(l.segmentsAt, "link %s runs between sites %s and claims to be inside, but none of its segments lies between the sites: list it, with the custody of the way between them",
 		l.ID, strings.Join(sites, " and "))
-}
-
-// channels checks that there are two that are really two.
-func (c *checker) channels() {
-	ch := &c.inv.Channels
-	if ch.A.File == "" && ch.B.File == "" {
-		if c.channelsBroken {
-			return
-		}
-		for _, l := range c.inv.Links {
-			_, changes := l.NextChange(c.inv.Policy, c.now)
-			if !l.External && (l.Verdict.Kind == Encrypt || changes) {
-				c.errorf(l.Position, "link %s is to be encrypted but the inventory has no channels to bring its keys: give channels: {a: …, b: …}", l.ID)
-				return
-			}
-		}
-		return
-	}
-	if ch.A.Path == "" || ch.B.Path == "" {
-		return // reported already
-	}
-	a, b := absolute(ch.A.Path), absolute(ch.B.Path)
-	at, other, name := ch.B.Position, ch.A.Path, "a"
-	if ch.B.compare(ch.A.Position) < 0 {
-		at, other, name = ch.A.Position, ch.B.Path, "b"
-	}
-	switch {
-	case a == b:
-		c.errorf(at, "channels a and b have the same path %s: whoever reads it would know both halves of every key", other)
-	case within(a, b) || within(b, a):
-		c.errorf(at, "the paths of channels a and b lie one in the other (channel %s has %s): keep them apart", name, other)
-	}
-}
-
-func absolute(path string) string {
-	if abs, err := filepath.Abs(path); err == nil {
-		return abs
-	}
-	return path
-}
-
-// within reports whether a lies below b.
-func within(a, b string) bool {
-	rel, err := filepath.Rel(b, a)
-	return err == nil && rel != "." && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }
 
 func texts[T ~string](in []T) []string {

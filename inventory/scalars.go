@@ -158,7 +158,7 @@ func (d *decoder) duration(n *yaml.Node, what string, least time.Duration) (time
 		return 0, false
 	}
 	if v < least {
-		d.errorf(d.at(n), "%s must be at least %s; found %s", what, least, s)
+		d.errorf(d.at(n), "%s must be at least %s; found %s", what, duration(least), s)
 		return 0, false
 	}
 	return v, true

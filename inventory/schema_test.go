@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -21,12 +22,16 @@ func TestSchemaAndDecoder(t *testing.T) {
 		Defs map[string]struct {
 			Properties map[string]struct {
 				Enum  []string
+				Const string
 				Items struct{ Enum []string }
 			}
 			Required             []string
 			AdditionalProperties *bool
 			Pattern              string
 			Enum                 []string
+			OneOf                []struct {
+				Ref string `json:"$ref"`
+			}
 		} `json:"$defs"`
 	}
 	if err := json.Unmarshal(Schema(), &file); err != nil {
@@ -57,7 +62,14 @@ func TestSchemaAndDecoder(t *testing.T) {
 	same(t, "protocols", file.Defs["link"].Properties["allow"].Items.Enum, protocols)
 	same(t, "ciphers", file.Defs["link"].Properties["cipher"].Enum, ciphers)
 	same(t, "modes", file.Defs["policy"].Properties["mode"].Enum, modes)
-	same(t, "channel types", file.Defs["channel"].Properties["type"].Enum, channelTypes)
+	var types []string
+	for _, kind := range file.Defs["channel"].OneOf {
+		types = append(types, file.Defs[strings.TrimPrefix(kind.Ref, "#/$defs/")].Properties["type"].Const)
+	}
+	same(t, "channel types", types, channelTypes)
+	for i, s := range channelShapes {
+		same(t, s.name, []string{file.Defs[s.name].Properties["type"].Const}, channelTypes[i:i+1])
+	}
 }
 
 func same(t *testing.T, what string, schema, decoder []string) {

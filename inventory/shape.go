@@ -18,12 +18,21 @@ var (
 	fileShape = shape{"file", "an inventory file",
 		[]string{"apiVersion", "policy", "channels", "sites", "nodes", "links"}, []string{"apiVersion"}}
 	policyShape = shape{"policy", "policy",
-		[]string{"mode", "inside", "inside_if", "cipher", "sak_rekey"}, nil}
-	channelsShape = shape{"channels", "channels", []string{"a", "b"}, []string{"a", "b"}}
-	channelShape  = shape{"channel", "a channel", []string{"type", "path"}, []string{"type", "path"}}
-	siteShape     = shape{"site", "a site", []string{"custody"}, nil}
-	nodeShape     = shape{"node", "a node", []string{"site"}, []string{"site"}}
-	linkShape     = shape{"link", "a link",
+		[]string{"mode", "inside", "inside_if", "cipher", "sak_rekey", "cak_epoch", "max_age", "max_age_override"}, nil}
+	ageOverrideShape = shape{"maxAgeOverride", "policy.max_age_override", []string{"file", "signers"}, []string{"file", "signers"}}
+	channelsShape    = shape{"channels", "channels", []string{"a", "b"}, []string{"a", "b"}}
+	dirShape         = shape{"dirChannel", "a channel of type dir", []string{"type", "path"}, []string{"type", "path"}}
+	bundleShape      = shape{"bundleChannel", "a channel of type bundle",
+		[]string{"type", "path", "url", "signers", "threshold"}, []string{"type", "signers"}}
+	etcdShape = shape{"etcdChannel", "a channel of type etcd",
+		[]string{"type", "endpoints", "prefix", "ca", "certificate", "key"}, []string{"type", "endpoints", "ca", "certificate", "key"}}
+	etsi014Shape = shape{"etsi014Channel", "a channel of type etsi014",
+		[]string{"type", "url", "ca", "certificate", "key"}, []string{"type", "url", "ca", "certificate", "key"}}
+	skipShape = shape{"skipChannel", "a channel of type skip",
+		[]string{"type", "url", "ca", "certificate", "key"}, []string{"type", "url", "ca", "certificate", "key"}}
+	siteShape = shape{"site", "a site", []string{"custody"}, nil}
+	nodeShape = shape{"node", "a node", []string{"site", "recipients"}, []string{"site"}}
+	linkShape = shape{"link", "a link",
 		[]string{"id", "a", "z", "members", "segments", "override", "psk", "cipher", "mka", "allow"}, []string{"id"}}
 	endShape = shape{"end", "an end",
 		[]string{"node", "interface", "addresses", "secure"}, []string{"node", "interface"}}
@@ -39,9 +48,13 @@ var (
 		[]string{"priority", "life", "hello", "destination", "ethertype", "icv_indicator", "delay_protect", "replay_window"}, nil}
 
 	shapes = []*shape{
-		&fileShape, &policyShape, &channelsShape, &channelShape, &siteShape, &nodeShape, &linkShape, &endShape,
-		&segmentShape, &evidenceShape, &overrideShape, &pskShape, &mkaShape,
+		&fileShape, &policyShape, &ageOverrideShape, &channelsShape, &dirShape, &bundleShape, &etcdShape, &etsi014Shape,
+		&skipShape, &siteShape, &nodeShape, &linkShape, &endShape, &segmentShape, &evidenceShape, &overrideShape, &pskShape, &mkaShape,
 	}
+
+	// The kinds of channel that there are, and the shape of each.
+	channelTypes  = []string{"dir", "bundle", "etcd", "etsi014", "skip"}
+	channelShapes = []*shape{&dirShape, &bundleShape, &etcdShape, &etsi014Shape, &skipShape}
 )
 
 // pattern is the form of a text; its source stands in schema.json, too.
@@ -71,6 +84,18 @@ var (
 		"1 to 32 octets in hexadecimal"}
 	macPattern = pattern{"mac", regexp.MustCompile(`^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$`),
 		"a MAC address such as 01:80:c2:00:00:03"}
+	urlPattern = pattern{"url", regexp.MustCompile(`^https://[^/?#@\\\s]+(/[^?#\s]*)?$`),
+		"an https URL such as https://keys.example.net/lever, without user, query and fragment"}
+	endpointPattern = pattern{"endpoint", regexp.MustCompile(`^https://([^/?#@:\[\]\\\s]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?$`),
+		"an https URL with a port and no path, such as https://etcd1.example.net:2379"}
+	// 32 octets are 43 digits, the last of which has two bits left over.
+	signerPattern = pattern{"signer", regexp.MustCompile(`^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$`),
+		"an ed25519 public key, 32 octets in base64"}
+	prefixPattern = pattern{"prefix", regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}){0,7}$`),
+		"names of letters, digits, '.', '_' and '-' with '/' between them, such as lever or site/lever"}
+	recipientPattern = pattern{"recipient", regexp.MustCompile(`^age1(pq1)?[02-9ac-hj-np-z]{58,}$`),
+		"an age recipient, as lever node show prints it: age1pq1…"}
 
-	patterns = []*pattern{&namePattern, &devicePattern, &durationPattern, &datePattern, &momentPattern, &cknPattern, &macPattern}
+	patterns = []*pattern{&namePattern, &devicePattern, &durationPattern, &datePattern, &momentPattern, &cknPattern, &macPattern,
+		&urlPattern, &endpointPattern, &signerPattern, &prefixPattern, &recipientPattern}
 )

@@ -7,10 +7,22 @@ import (
 
 func keysOf[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
+// maxWords is how many words are gone through for a hint.
+const maxWords = 500
+
+// hint is didYouMean for the names of things. It does not even sort what is too
+// many to go through: a wrong file may have as many errors as links.
+func hint[V any](got string, named map[string]V) string {
+	if len(named) > maxWords {
+		return ""
+	}
+	return didYouMean(got, keysOf(named))
+}
+
 // didYouMean returns a hint with the word closest to a mistyped one, or nothing
 // when none is close.
 func didYouMean(got string, words []string) string {
-	if len(got) < 3 || len(got) > 64 || len(words) > 500 {
+	if len(got) < 3 || len(got) > 64 || len(words) > maxWords {
 		return "" // nothing to go by, or too much to go through for a hint
 	}
 	best, limit := "", 3 // a third of a short word changed is no longer a slip

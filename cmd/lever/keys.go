@@ -97,14 +97,11 @@ func (t *keysTarget) resolve(named []string) error {
 	return nil
 }
 
-// keyedLinks are the links whose keys come from the channels: those to encrypt
-// with a Lever at every end.
+// keyedLinks are the ids of the links whose keys come from the channels.
 func keyedLinks(inv *inventory.Inventory) []string {
 	var ids []string
-	for _, l := range inv.Links {
-		if !l.External && l.Verdict.Kind == inventory.Encrypt {
-			ids = append(ids, l.ID)
-		}
+	for _, l := range inv.KeyedLinks() {
+		ids = append(ids, l.ID)
 	}
 	return ids
 }
