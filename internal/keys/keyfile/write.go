@@ -33,7 +33,12 @@ func Write(path string, key secret.Key) error {
 // Replace makes text the content of path, mode 0600, such that a crash leaves
 // the old file or the new one: temporary file, fsync, rename, fsync of the
 // directory. The temporary name starts with a dot and ends in .tmp.
-func Replace(path string, text []byte) (err error) {
+func Replace(path string, text []byte) error { return replace(path, text, 0o600) }
+
+// Publish is Replace for what anybody may read: mode 0644, whatever the umask.
+func Publish(path string, text []byte) error { return replace(path, text, 0o644) }
+
+func replace(path string, text []byte, mode fs.FileMode) (err error) {
 	// CreateTemp makes files with mode 0600.
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
 	if err != nil {
@@ -46,6 +51,9 @@ func Replace(path string, text []byte) (err error) {
 		}
 	}()
 	if _, err = f.Write(text); err != nil {
+		return err
+	}
+	if err = f.Chmod(mode); err != nil {
 		return err
 	}
 	if err = f.Sync(); err != nil {
