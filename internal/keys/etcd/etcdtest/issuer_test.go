@@ -1,0 +1,3 @@
+package etcdtest_test
+
+func issuerMain() {}
