@@ -4,7 +4,8 @@
 // What belongs here: the YAML schema and its strict decoding, the rules of
 // custody, evidence and overrides, what makes two channels really two, and the
 // defaults of every field. [Enrol] writes a node's recipients into the file in
-// which it stands; nothing else here writes. It is the only package that knows YAML, and schema.json tells editors the same schema.
+// which it stands; nothing else here writes. It is the only package that knows YAML,
+// and schema.json tells editors the same schema.
 //
 // What does not belong here: keys, sockets, kernel devices, MKA. The package
 // reads the inventory's own files and nothing else (not the key files that an
