@@ -47,27 +47,14 @@ type Format struct {
 	NewlineOptional bool
 }
 
-// Read reads a key of the given format. It refuses anything but a regular file
-// without any permission for group or others, owned by the effective user or
-// root; symbolic links are not followed. The checks are made on the open file.
-// Buffers that held the digits are erased.
+// Read reads a key of the given format, from a file that Open accepts. Buffers that
+// held the digits are erased.
 func Read(path string, format Format) (secret.Key, error) {
-	// O_NONBLOCK: opening a FIFO must not wait for its writer.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := Open(path)
 	if err != nil {
-		if errors.Is(err, syscall.ELOOP) {
-			return secret.Key{}, &PermissionError{path, "it is a symbolic link; put the file itself there"}
-		}
-		return secret.Key{}, fmt.Errorf("reading key file: %w", err)
-	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		return secret.Key{}, fmt.Errorf("reading key file: %w", err)
-	}
-	if err := CheckFile(path, info); err != nil {
 		return secret.Key{}, err
 	}
+	defer func() { _ = f.Close() }()
 	// One octet more than the longest key and its newline, to see what is too long.
 	digits := make([]byte, 2*slices.Max(format.Sizes)+2)
 	defer clear(digits)
@@ -76,6 +63,30 @@ func Read(path string, format Format) (secret.Key, error) {
 		return secret.Key{}, fmt.Errorf("reading key file: %w", err)
 	}
 	return decode(path, digits[:n], format)
+}
+
+// Open opens a file of secrets. It refuses anything but a regular file without any
+// permission for group or others, owned by the effective user or root; symbolic
+// links are not followed. The checks are made on the open file.
+func Open(path string) (*os.File, error) {
+	// O_NONBLOCK: opening a FIFO must not wait for its writer.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		if errors.Is(err, syscall.ELOOP) {
+			return nil, &PermissionError{path, "it is a symbolic link; put the file itself there"}
+		}
+		return nil, fmt.Errorf("reading key file: %w", err)
+	}
+	info, err := f.Stat()
+	if err == nil {
+		if err = CheckFile(path, info); err == nil {
+			return f, nil
+		}
+	} else {
+		err = fmt.Errorf("reading key file: %w", err)
+	}
+	_ = f.Close()
+	return nil, err
 }
 
 // decode turns digits into a key. It works digit by digit: encoding/hex would
