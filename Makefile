@@ -12,7 +12,7 @@
 #              directory once
 #
 # Nothing has to be prepared. What is missing (a kernel with MACsec, tshark,
-# wpa_supplicant, systemd-analyze) is installed with apt-get if we are root, and otherwise
+# wpa_supplicant, systemd-analyze, swtpm) is installed with apt-get if we are root, and otherwise
 # unpacked into ~/.cache/lever; .ci/packages does both and says so.
 
 GO            ?= go
@@ -58,7 +58,7 @@ BESIDE = ^(TestWPA|TestFlood|TestSuspend|TestPSK|TestDelay)
 TRIAL = LEVER_NEXT=$(CURDIR)/bin/lever $(KERNEL_TEST) -timeout 3h
 TRIALS = ^(TestChaos|TestDrift|TestRestartTrials|TestReturn)
 
-.PHONY: test-lever test-trials trials chaos test-others demo test lint fuzz sim bench kernel tools build mutants deb test-deb
+.PHONY: test-lever test-trials trials chaos test-others demo test lint fuzz sim bench kernel tools build mutants deb test-deb test-tpm
 
 build:
 	CGO_ENABLED=0 $(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/lever ./cmd/lever
@@ -76,7 +76,7 @@ test: kernel tools
 	$(GO) vet -tags kernel ./...
 	@$(if $(RACE),,echo "no C compiler ($${CC:-gcc}): the race detector is left out")
 	$(GO) test $(RACE) ./...
-	@$(MAKE) --no-print-directory test-deb
+	@$(MAKE) --no-print-directory test-deb test-tpm
 	$(SIM) -sim.seeds=200
 	CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 ./internal/uml/...
 	@rm -rf bin/_artifacts $(FIGURES) $(FIGURES).*
@@ -87,6 +87,11 @@ test: kernel tools
 test-deb: tools deb
 	$(GO) vet -tags deb ./internal/service
 	LEVER_NFPM=$(NFPM) LEVER_DEB=$$(echo $(CURDIR)/bin/lever_*.deb) $(GO) test -tags deb -count=1 ./internal/service
+
+# Identities that a TPM has sealed, with an emulator of one; no root needed.
+test-tpm: tools
+	$(GO) vet -tags tpm ./internal/identity
+	$(GO) test -tags tpm -count=1 -run TPM ./internal/identity
 
 # A guest has one processor: the longest package has three of them, side by side.
 test-lever:
@@ -118,6 +123,7 @@ lint: $(LINT)
 	$(LINT) run ./...
 	$(LINT) run --build-tags '' ./...
 	$(LINT) run --build-tags deb ./internal/service
+	$(LINT) run --build-tags tpm ./internal/identity
 
 fuzz:
 	@grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | grep -v /testdata/ | \
@@ -144,7 +150,7 @@ kernel:
 
 # Commands that tests compare with, and play with.
 tools:
-	@.ci/packages tshark=tshark ip=iproute2 wpa_supplicant=wpasupplicant systemd-analyze=systemd
+	@.ci/packages tshark=tshark ip=iproute2 wpa_supplicant=wpasupplicant systemd-analyze=systemd swtpm=swtpm
 
 # Later versions of nfpm build only with modules that not every proxy has.
 $(NFPM):

@@ -93,7 +93,7 @@ func TestVerbs(t *testing.T) {
 			t.Errorf("%s: takes any arguments and does not say what they are", v.CommandPath())
 		}
 	}
-	want := []string{"agent", "audit", "check", "demo", "down", "keys", "keys issue", "keys list", "keys revoke", "rekey", "status", "suspend"}
+	want := []string{"agent", "audit", "check", "demo", "down", "keys", "keys issue", "keys list", "keys revoke", "node", "node enrol", "node init", "node retire", "node show", "rekey", "status", "suspend"}
 	if !slices.Equal(names, want) {
 		t.Errorf("the verbs are %q, want %q", names, want)
 	}

@@ -231,6 +231,14 @@ var layers = []layer{
 		why: "it is the bottom of the import graph, and nothing in it can write a key anywhere",
 	},
 	{
+		dir: "internal/identity",
+		imports: []string{
+			"net/…", "os/exec", "mka", "macsec/…", "inventory", "internal/agent", "internal/keys", "internal/keys/dir", "internal/keys/bundle",
+			"internal/keys/etcd", "internal/keys/etsi014", "internal/keys/skip",
+		},
+		why: "an identity opens what is sealed to the node, whatever that is and however it came",
+	},
+	{
 		dir: "internal/simlink", clock: true, imports: []string{"os/…", "net/…", "crypto/rand", module + "/…"},
 		why: "virtual time and a seed replay a run; it knows no protocol",
 	},
@@ -339,6 +347,8 @@ func TestLayeringFindsViolations(t *testing.T) {
 		{"internal/metrics", `import "github.com/lever-link/lever/mka"`, "internal/metrics imports github.com/lever-link/lever/mka"},
 		{"internal/audit", `import "github.com/lever-link/lever/internal/agent"`, "internal/audit imports github.com/lever-link/lever/internal/agent"},
 		{"internal/agent", `import "github.com/lever-link/lever/internal/simlink"`, "internal/agent imports"},
+		{"internal/identity", `import "github.com/lever-link/lever/internal/keys/dir"`, "internal/identity imports github.com/lever-link/lever/internal/keys/dir"},
+		{"internal/keys/keyfile", `import "github.com/lever-link/lever/internal/keys"`, "internal/identity imports github.com/lever-link/lever/internal/keys (in internal/keys/keyfile)"},
 		{"internal/health", `import "github.com/lever-link/lever/macsec/macsectest"`, "internal/agent imports github.com/lever-link/lever/macsec/macsectest (in internal/health)"},
 		{"internal/keys", `import "time"; func f() { <-time.After(1) }`, "internal/keys reads the clock"},
 	} {

@@ -45,7 +45,7 @@ func newRootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true, // main prints them, without a prefix: they may begin with file:line:column
 	}
-	root.AddCommand(newAgentCommand(), newStatusCommand(), newAuditCommand(), newCheckCommand(), newKeysCommand(),
+	root.AddCommand(newAgentCommand(), newStatusCommand(), newAuditCommand(), newCheckCommand(), newKeysCommand(), newNodeCommand(),
 		newRekeyCommand(), newSuspendCommand(), newDownCommand(), newDemoCommand())
 	return root
 }
