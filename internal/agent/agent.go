@@ -47,6 +47,11 @@ type Options struct {
 	// Admit, if set, says whether this process can still open what a new inventory
 	// names; what it cannot refuses that inventory.
 	Admit func(paths ...string) error
+	// Override, if set, reads the statement that lets a link go on with a key that is
+	// too old: where it lies and who must have signed it, the link, and the date. The
+	// zero Override is none, which takes an earlier one back; an error leaves it. Until
+	// when it holds is looked at here.
+	Override func(where inventory.AgeOverride, link string, now time.Time) (keys.Override, error)
 	// Observe, if set, runs beside the links until ctx ends, and may ask what the
 	// agent knows as often as it likes.
 	Observe func(ctx context.Context, observe func() Observation)
@@ -176,7 +181,9 @@ func (s *server) start(ctx context.Context, g *errgroup.Group, inv *inventory.In
 	s.ctx, s.group = ctx, g
 	store := keys.NewStore(s.opts.StateDir)
 	store.Replace = s.platform.files.replace
-	s.store = newRecorder(store)
+	remembers := newRecorder(store)
+	remembers.wall = s.wall
+	s.store = remembers
 	s.channels = s.open(inv, s.log)
 	s.log.Info("agent starts", "node", s.opts.Node, "links", len(links))
 	s.begin(inv, links)

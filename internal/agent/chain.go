@@ -16,8 +16,8 @@ import (
 // is a fault: time for two operators to agree on the next one.
 const expiringBefore = 7 * 24 * time.Hour
 
-// rollEvery bounds how long a chain is not looked at: key files that could not be
-// read are tried again, and a clock that was set is noticed.
+// rollEvery bounds how long a link's keys are not looked at: static keys whose file
+// could not be read are tried again, and a clock that was set is noticed.
 const rollEvery = time.Minute
 
 // rollPatience is how long the far end may take to change over to another key
@@ -77,9 +77,14 @@ var chainCodes = []health.Code{
 	health.PSKExpired, health.PSKExpiring, health.PSKPending,
 }
 
-// rollOver looks at the chain, if there is one, and sets the time of the next
-// look. News that arrive meanwhile may have asked for it at once.
+// rollOver lets time pass for the link's keys, and sets the time of the next look.
+// News that arrive meanwhile may have asked for it at once.
 func (t *task) rollOver() {
+	if t.ring != nil {
+		t.limit()
+		t.apply(t.ring.Tick(time.Now()))
+		return
+	}
 	if t.chain == nil {
 		return
 	}

@@ -239,6 +239,8 @@ func (t *task) statusNow(now time.Time) (out LinkStatus) {
 	case st.Secured:
 		out.State = StateSecured
 		out.SecuredSince = new(t.securedAt)
+	case len(st.Participants) == 0 && t.faults.Has(health.KeyTooOld):
+		out.State = StateFailed
 	case len(st.Participants) == 0:
 		out.State = StateWaiting
 	}

@@ -21,9 +21,13 @@ func (t *task) identity() keys.Identity {
 // goes first: the Ring has erased its copy already.
 func (t *task) apply(c keys.Change) {
 	t.faults.Replace(keys.FindingCodes(), c.Faults())
+	t.rollAt = time.Now().Add(rollEvery)
+	if !c.Next.IsZero() && c.Next.Before(t.rollAt) {
+		t.rollAt = c.Next
+	}
 	for _, w := range c.Withdrawn {
 		kind := mka.EventRemoveCAK
-		if w.Reason == keys.Revoked {
+		if w.Reason == keys.Revoked || w.Reason == keys.Expired {
 			kind = mka.EventRevokeCAK
 		}
 		ckn := mka.CKN(w.CKN)
@@ -44,19 +48,45 @@ func (t *task) apply(c keys.Change) {
 }
 
 // closeRevoked ends what an earlier agent keyed with a CAK that was revoked while no
-// agent ran: a file that is gone from a channel, a static key that is gone from the
-// inventory.
+// agent ran, or that became too old: an epoch that is gone from a channel, a static key
+// that is gone from the inventory.
 func (t *task) closeRevoked() {
 	for _, ckn := range t.file.MKA.CKNs() {
 		if _, offered := t.epochs[ckn]; offered {
 			continue
 		}
-		if t.ring != nil && !t.ring.Revoked([]byte(ckn)) || t.chain != nil && t.chain.lists(ckn) {
+		why := "revoked"
+		switch {
+		case t.chain != nil && t.chain.lists(ckn):
+			continue
+		case t.ring == nil || t.ring.Revoked([]byte(ckn)):
+		case t.ring.Expired([]byte(ckn)):
+			why = "too old"
+		default:
 			continue
 		}
-		t.log.Warn("CAK was revoked: what it keyed is closed", "ckn", ckn.String())
+		t.log.Warn("what a CAK keyed is closed", "ckn", ckn.String(), "cak", why)
 		t.step(mka.Event{Kind: mka.EventRevokeCAK, CKN: ckn})
 	}
+}
+
+// limit tells the ring how old a key may be, by the policy and by an override of it.
+func (t *task) limit() {
+	t.ring.Limits(t.policy.CAKEpoch, t.policy.MaxAge)
+	read := t.server.opts.Override
+	if read == nil {
+		return
+	}
+	o, err := read(t.policy.AgeOverride, t.link.ID, t.server.wall())
+	if err != nil {
+		if said := err.Error(); said != t.refused { // it is read each minute
+			t.refused = said
+			t.log.Warn("override not accepted", "error", err)
+		}
+		return
+	}
+	t.refused = ""
+	t.ring.Override(o)
 }
 
 // rank orders CAKs as epochs are ordered, for numbers below 2^32, which as minutes

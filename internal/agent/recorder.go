@@ -3,7 +3,6 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"reflect"
 	"sync"
 	"time"
@@ -21,9 +20,11 @@ const recordPatience = 250 * time.Millisecond
 // the caller, one a link at a time, and waited for with a limit; a write that takes
 // longer goes on, and is followed by one of the newest State. What was given to
 // Save is what Load returns from then on, whatever the disk has of it, so that a
-// link that starts again in this process never goes back.
+// link that starts again in this process never goes back, and what was loaded ages
+// by the clock that nobody can set.
 type recorder struct {
 	under keys.States
+	wall  func() time.Time // by which the age of a key was measured before this process
 
 	mu    sync.Mutex
 	links map[string]*remembered
@@ -40,7 +41,7 @@ type remembered struct {
 
 // newRecorder puts a recorder in front of a keys.Store.
 func newRecorder(under keys.States) *recorder {
-	return &recorder{under: under, links: map[string]*remembered{}}
+	return &recorder{under: under, wall: time.Now, links: map[string]*remembered{}}
 }
 
 func (r *recorder) link(link string) *remembered {
@@ -62,7 +63,7 @@ func (r *recorder) Load(link string) (keys.State, error) {
 	l := r.link(link)
 	if l.known {
 		defer r.mu.Unlock()
-		return cloned(l.state), nil
+		return l.state.Clone(), nil
 	}
 	r.mu.Unlock()
 	read := make(chan result, 1)
@@ -70,9 +71,10 @@ func (r *recorder) Load(link string) (keys.State, error) {
 		res := result{err: errWriterEnded}
 		defer func() { read <- res }()
 		state, err := r.under.Load(link)
+		state = state.Anchor(time.Now(), r.wall())
 		r.mu.Lock()
 		if err == nil && !l.known {
-			l.state, l.known, l.fresh = cloned(state), true, true
+			l.state, l.known, l.fresh = state.Clone(), true, true
 		}
 		r.mu.Unlock()
 		res = result{state, err}
@@ -94,7 +96,7 @@ func (r *recorder) Save(link string, state keys.State) error {
 	r.mu.Lock()
 	l := r.link(link)
 	if !l.known || !reflect.DeepEqual(l.state, state) {
-		l.state, l.known, l.fresh = cloned(state), true, false
+		l.state, l.known, l.fresh = state.Clone(), true, false
 	}
 	if l.fresh {
 		r.mu.Unlock()
@@ -156,7 +158,7 @@ func (r *recorder) write(link string, l *remembered) {
 	}()
 	for {
 		r.mu.Lock()
-		state := cloned(l.state)
+		state := l.state.Clone()
 		r.mu.Unlock()
 		if err = r.under.Save(link, state); err != nil {
 			return
@@ -170,8 +172,4 @@ func (r *recorder) write(link string, l *remembered) {
 		}
 		err = errWriterEnded
 	}
-}
-
-func cloned(s keys.State) keys.State {
-	return keys.State{HighWater: s.HighWater, Seen: maps.Clone(s.Seen)}
 }

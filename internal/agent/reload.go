@@ -442,6 +442,9 @@ func (t *task) update(sp spec) error {
 	}
 	t.file.Fence = fenceStatus(t.fenceOptions())
 	t.persist(t.file.MKA)
+	if t.ring != nil {
+		t.rollOver() // with other limits of age, perhaps
+	}
 	if t.everUp {
 		if _, err := t.server.platform.ensureAddresses(t.device.Index, t.link.Local.Addresses); err != nil {
 			t.log.Error("addresses", "error", err)

@@ -46,7 +46,8 @@ type task struct {
 	file     linkFile
 	ring     *keys.Ring
 	chain    *chain    // instead of ring, with an external end
-	rollAt   time.Time // when to look at the chain again
+	rollAt   time.Time // when to look at chain or ring again
+	refused  string    // what was wrong with the override last
 	epochs   map[mka.CKN]keys.Epoch
 	deadline time.Time
 	began    time.Time
@@ -183,6 +184,8 @@ func (t *task) session(ctx context.Context) error {
 		}
 		t.ring = ring
 		defer ring.Close()
+		ring.Wall(t.server.wall)
+		t.rollOver()
 		id, channels := t.link.ID, t.channels
 		go func() {
 			err := t.guard(func() error { return keys.Watch(ctx, id, channels[keys.A], channels[keys.B], deliveries) })
@@ -223,11 +226,9 @@ func (t *task) session(ctx context.Context) error {
 			continue
 		}
 		timer.Reset(wait)
-		if t.chain != nil {
-			// Never at once: a timer that is due before select looks at it crashes
-			// runtime.maybeRunChan under synctest and the race detector (Go 1.26.8).
-			roll.Reset(max(time.Until(t.rollAt), time.Nanosecond))
-		}
+		// Never at once: a timer that is due before select looks at it crashes
+		// runtime.maybeRunChan under synctest and the race detector (Go 1.26.8).
+		roll.Reset(max(time.Until(t.rollAt), time.Nanosecond))
 		if now := t.sampleInterval(); now != sampling {
 			sampling = now
 			sample.Reset(sampling)
@@ -367,7 +368,9 @@ func (t *task) notice(n mka.Notice) {
 		if e, ok := t.epochs[n.CKN]; ok && !e.IsZero() {
 			t.apply(t.ring.Confirm(e, now))
 		}
-		t.rollAt = now // an expired key may go
+		if t.chain != nil {
+			t.rollAt = now // an expired key may go
+		}
 	case mka.NoticePeerLive:
 		t.heardFrom[n.SCI] = now
 		delete(t.lost, n.SCI)

@@ -47,6 +47,7 @@ const (
 	KeyAging           Code = "key-aging"
 	KeyTooOld          Code = "key-too-old"
 	KeyAgeOverridden   Code = "key-age-overridden"
+	KeyPending         Code = "key-pending"
 
 	PeerSilent    Code = "peer-silent"
 	PeerLost      Code = "peer-lost"
@@ -313,6 +314,11 @@ var table = []Declared{
 		Code: KeyAgeOverridden, Severity: Warning, Promise: AlwaysExplained,
 		Text: "the key of epoch {epoch} is too old since {until} and stays in use until {expires}, for {reason} (signed by {signers})",
 		Next: "issue a later epoch on both channels before {expires}",
+	},
+	{
+		Code: KeyPending, Severity: Critical, Promise: AlwaysExplained,
+		Text: "no epoch of this link that both channels have delivered has begun: the next is {epoch}, from {until} on",
+		Next: "wait, or issue an epoch that begins earlier on both channels; look at this node's clock when {until} is past",
 	},
 
 	// MKA.

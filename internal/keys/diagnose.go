@@ -32,6 +32,9 @@ func (r *Ring) diagnose(findings *[]Finding, eligible []Epoch, date time.Time) {
 		add(Finding{Code: health.NoKeys, Where: r.sides[A].Where, WhereOther: r.sides[B].Where})
 		return
 	}
+	if start, next, ok := r.nextStart(date); ok && len(eligible) == 0 && !r.ages.over {
+		add(Finding{Code: health.KeyPending, Epoch: next, Until: start})
+	}
 	var usable uint64 // the newest number of which there is a CAK
 	if len(eligible) > 0 {
 		usable = eligible[0].Number

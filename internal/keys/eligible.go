@@ -18,7 +18,7 @@ func (r *Ring) eligible(findings *[]Finding, date time.Time) []Epoch {
 	var out []Epoch
 	for e := range r.offers {
 		// What is offered stays as long as both channels have something there.
-		if r.has(e) && !r.stale(e) {
+		if r.has(e) && !r.spent(e) {
 			out = append(out, e)
 		}
 	}
@@ -28,7 +28,7 @@ func (r *Ring) eligible(findings *[]Finding, date time.Time) []Epoch {
 			for _, y := range b[n] {
 				e, _ := Pair(x, y)
 				switch {
-				case slices.Contains(out, e) || r.stale(e):
+				case slices.Contains(out, e) || r.spent(e):
 				case r.sides[A].Keys[x].Key.Equal(r.sides[B].Keys[y].Key):
 					*findings = append(*findings, Finding{Code: health.KeyMaterialEqual, Epoch: x})
 				case r.started(e, date):
@@ -120,15 +120,15 @@ func (r *Ring) started(e Epoch, date time.Time) bool {
 }
 
 // nextStart is when the next of the epochs begins that a channel has delivered.
-func (r *Ring) nextStart(date time.Time) (start time.Time, ok bool) {
+func (r *Ring) nextStart(date time.Time) (start time.Time, next Epoch, ok bool) {
 	for s := range r.sides {
 		for _, e := range r.sides[s].epochs() {
-			if at := e.Start(); !r.started(e, date) && (!ok || at.Before(start)) {
-				start, ok = at, true
+			if !r.started(e, date) && (!ok || e.Less(next)) {
+				next, ok = e, true
 			}
 		}
 	}
-	return start, ok
+	return next.Start(), next, ok
 }
 
 // best chooses what to offer of the eligible epochs, newest first.
@@ -150,6 +150,8 @@ func (r *Ring) reason(e Epoch) Reason {
 		return Revoked
 	case r.stale(e):
 		return Superseded
+	case r.spent(e):
+		return Expired
 	}
 	return Displaced
 }

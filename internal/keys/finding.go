@@ -70,6 +70,6 @@ func FindingCodes() []health.Code {
 		health.BundleUntrusted, health.BundleMisaddressed, health.BundleUnopened, health.BundleReplayed, health.BundleExpired,
 		health.BundleStale, health.BundleInventory, health.EtcdValueMalformed, health.EtcdValueOversized, health.EtcdValueSwapped,
 		health.EtcdValueStale, health.EtcdRolledBack, health.KeyServiceRefused, health.KeyServiceBehind,
-		health.KeyOverdue, health.KeyAging, health.KeyTooOld, health.KeyAgeOverridden,
+		health.KeyOverdue, health.KeyAging, health.KeyTooOld, health.KeyAgeOverridden, health.KeyPending,
 	}
 }

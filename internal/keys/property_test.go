@@ -13,6 +13,9 @@ import (
 	"github.com/lever-link/lever/internal/secret"
 )
 
+// scheduled is the minute in which a random run begins.
+const scheduled = 30000000
+
 // world is what a random run knows of the truth, kept apart from the Ring.
 type world struct {
 	now   time.Time
@@ -29,6 +32,10 @@ type world struct {
 	out map[keys.Epoch]secret.Key
 	// retired are the keys that were ever offered and then withdrawn.
 	retired []secret.Key
+	// skew is by how much the wall clock is ahead; latest is the greatest number that
+	// was ever offered, which stays whatever the clock says.
+	skew   time.Duration
+	latest uint64
 	// heard are the channels that the Ring has heard of since it was opened.
 	heard [2]bool
 }
@@ -75,6 +82,10 @@ func (w *world) check(t *rapid.T, c keys.Change, readable bool) {
 				t.Fatalf("offers %s of %s, below the mark %s", o.Epoch, o.From, w.mark)
 			}
 		}
+		if o.Epoch.Start().After(w.now.Add(w.skew)) && o.Epoch.Number > w.latest {
+			t.Fatalf("offers %s, which has not started", o.Epoch)
+		}
+		w.latest = max(w.latest, o.Epoch.Number)
 		if o.Key.IsZero() || o.Key.Len() != 32 {
 			t.Fatalf("offer %s has no key", o.Epoch)
 		}
@@ -117,6 +128,7 @@ func (w *world) open(t *rapid.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ring.Wall(func() time.Time { return w.now.Add(w.skew) })
 	w.ring, w.heard = ring, [2]bool{}
 	clear(w.out)
 }
@@ -124,14 +136,14 @@ func (w *world) open(t *rapid.T) {
 func TestRingProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{
-			now: time.Unix(0, 0), named: make(map[string][]byte), out: make(map[keys.Epoch]secret.Key),
+			now: time.Unix(scheduled*60, 0), named: make(map[string][]byte), out: make(map[keys.Epoch]secret.Key),
 			has: [2]map[keys.Epoch]int{{}, {}},
 		}
 		w.open(t)
 		w.deliver(t, keys.A)
 		w.deliver(t, keys.B)
 		anEpoch := rapid.Custom(func(t *rapid.T) keys.Epoch {
-			return keys.Epoch{Number: rapid.Uint64Range(1, 6).Draw(t, "number"), Generation: rapid.Uint32Range(0, 2).Draw(t, "generation")}
+			return keys.Epoch{Number: rapid.SampledFrom([]uint64{1, 2, 3, scheduled, scheduled + 1, scheduled + 2}).Draw(t, "number"), Generation: rapid.Uint32Range(0, 2).Draw(t, "generation")}
 		})
 		aPair := rapid.Custom(func(t *rapid.T) keys.Epoch {
 			a := anEpoch.Draw(t, "a")
@@ -177,6 +189,18 @@ func TestRingProperties(t *testing.T) {
 				w.open(t)
 				w.deliver(t, keys.A)
 				w.deliver(t, keys.B)
+			},
+			"time": func(t *rapid.T) {
+				w.now = w.now.Add(rapid.SampledFrom([]time.Duration{time.Second, time.Minute}).Draw(t, "passes"))
+				w.check(t, w.ring.Tick(w.now), true)
+			},
+			"clock": func(t *rapid.T) {
+				w.skew = rapid.SampledFrom([]time.Duration{0, -time.Hour, time.Minute, -40 * 365 * 24 * time.Hour}).Draw(t, "is ahead")
+				before := len(w.out)
+				w.check(t, w.ring.Tick(w.now), true)
+				if w.skew < 0 && len(w.out) < before {
+					t.Fatal("a clock that was set back took something away")
+				}
 			},
 			"": func(*rapid.T) { w.now = w.now.Add(time.Second) },
 		})

@@ -37,6 +37,8 @@ const MaxOffers = 3
 //     refused, revoke nothing.
 //   - Once an epoch was offered, its material is fixed by fingerprint: other
 //     material under the same epoch is refused, and what is offered stays.
+//   - The confirmed epoch is withdrawn when it is too old, unless that is overridden,
+//     and comes back if a new limit or an override allows it. See age.go.
 //   - What was offered once has started: a clock that is set back takes nothing away.
 type Ring struct {
 	id     Identity
@@ -46,6 +48,7 @@ type Ring struct {
 	offers map[Epoch]CAK
 	// sorted are the keys of offers as last reported, best first.
 	sorted []Epoch
+	ages   ages
 	// wall tells the date; nil: the times that the Ring is given do.
 	wall func() time.Time
 	// saveErr and loadErr are shown as findings for as long as they hold.
@@ -97,6 +100,9 @@ const (
 	// Displaced: newer epochs were delivered and this one, never confirmed, is
 	// no longer among the best.
 	Displaced
+	// Expired: it is the confirmed epoch and older than a CAK may be. Stop using it
+	// now, even if nothing else is left.
+	Expired
 )
 
 // String is the reason in one word.
@@ -108,6 +114,8 @@ func (r Reason) String() string {
 		return "superseded"
 	case Displaced:
 		return "displaced"
+	case Expired:
+		return "expired"
 	}
 	return fmt.Sprintf("reason %d", uint8(r))
 }
@@ -225,6 +233,7 @@ func (r *Ring) Update(from Side, s Snapshot, now time.Time) Change {
 func (r *Ring) Confirm(e Epoch, now time.Time) Change {
 	if _, ok := r.offers[e]; ok && r.state.HighWater.Less(e) {
 		r.state.HighWater = e
+		r.confirmed(now, r.date(now))
 		maps.DeleteFunc(r.state.Seen, func(s Epoch, _ [2]Fingerprint) bool { return s.Less(e) })
 		r.loadErr = nil
 		r.persist()
@@ -232,7 +241,7 @@ func (r *Ring) Confirm(e Epoch, now time.Time) Change {
 	return r.step(now)
 }
 
-// Tick lets time pass: an epoch may have started. See Change.Next.
+// Tick lets time pass: an epoch may have started, or become too old. See Change.Next.
 func (r *Ring) Tick(now time.Time) Change { return r.step(now) }
 
 // Retry persists the State again after a save has failed; call it now and then
@@ -264,6 +273,7 @@ func (r *Ring) persist() {
 // step recomputes everything from the inputs.
 func (r *Ring) step(now time.Time) Change {
 	date := r.date(now)
+	r.mature(now, date)
 	for s := range r.sides {
 		r.forgetOld(Side(s))
 	}
@@ -312,9 +322,14 @@ func (r *Ring) step(now time.Time) Change {
 		r.sorted = append(r.sorted, e)
 	}
 	r.diagnose(&findings, eligible, date)
+	r.diagnoseAge(now, func(f Finding) { findings = append(findings, f) })
 	c.Findings, c.FindingsChanged = r.settle(findings, now)
-	if start, ok := r.nextStart(date); ok {
-		c.Next = now.Add(start.Sub(date)) // by the monotonic clock: the other may be set
+	c.Next = r.nextAge(now)
+	if start, _, ok := r.nextStart(date); ok {
+		at := now.Add(start.Sub(date)) // by the monotonic clock: the other may be set
+		if c.Next.IsZero() || at.Before(c.Next) {
+			c.Next = at
+		}
 	}
 	return c
 }

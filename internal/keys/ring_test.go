@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,11 @@ func octets(who string) []byte {
 //	a-            channel a cannot be read
 //	ok=1.0        MKA confirms
 //	restart       a new Ring from what was saved
+//	+1h           time passes, off=1h while no agent runs
+//	clock+1h      the wall clock is set forward, clock-1h back, date=30000000 to a
+//	              minute since 1970
+//	limits=1h,7h  length of an epoch and the greatest age of a key
+//	override=2h   an override, for that long; override= takes it back
 type bench struct {
 	t     *testing.T
 	ring  *keys.Ring
@@ -55,6 +61,9 @@ type bench struct {
 	held  map[keys.Epoch]secret.Key
 	last  keys.Change
 	sides map[byte]string
+	// skew is by how much the wall clock is ahead of now.
+	skew   time.Duration
+	limits [2]time.Duration
 }
 
 func newBench(t *testing.T) *bench {
@@ -77,6 +86,8 @@ func (b *bench) restart(s keys.State) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	ring.Wall(func() time.Time { return b.now.Add(b.skew) })
+	ring.Limits(b.limits[0], b.limits[1])
 	b.ring, b.last = ring, keys.Change{}
 	clear(b.held)
 }
@@ -114,10 +125,14 @@ func (b *bench) do(word string) keys.Change {
 	b.now = b.now.Add(time.Second)
 	var c keys.Change
 	switch {
-	case word == "restart":
+	case word == "restart" || strings.HasPrefix(word, "off="):
 		state := keys.State{}
 		if len(b.saved) > 0 {
-			state = b.saved[len(b.saved)-1]
+			s := b.saved[len(b.saved)-1] // as it comes from the disk
+			state = keys.State{HighWater: s.HighWater, ConfirmedAt: s.ConfirmedAt, Used: s.Used, Seen: s.Seen}
+		}
+		if after, ok := strings.CutPrefix(word, "off="); ok {
+			b.now = b.now.Add(b.duration(after))
 		}
 		b.ring.Close()
 		b.restart(state)
@@ -133,6 +148,32 @@ func (b *bench) do(word string) keys.Change {
 			Where: "/keys/" + word[:1], Unavailable: true,
 			Findings: []keys.Finding{{Code: health.ChannelUnreadable, Detail: "input/output error"}},
 		}, b.now)
+	case word[0] == '+':
+		b.now = b.now.Add(b.duration(word[1:]))
+		c = b.ring.Tick(b.now)
+	case strings.HasPrefix(word, "clock"):
+		b.skew += b.duration(word[len("clock"):])
+		c = b.ring.Tick(b.now)
+	case strings.HasPrefix(word, "date="):
+		minutes, err := strconv.ParseInt(word[5:], 10, 64)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		b.skew = time.Unix(minutes*60, 0).Sub(b.now)
+		c = b.ring.Tick(b.now)
+	case strings.HasPrefix(word, "limits="):
+		length, most, _ := strings.Cut(word[7:], ",")
+		b.limits = [2]time.Duration{b.duration(length), b.duration(most)}
+		b.ring.Limits(b.limits[0], b.limits[1])
+		c = b.ring.Tick(b.now)
+	case word == "override=":
+		b.ring.Override(keys.Override{})
+		c = b.ring.Tick(b.now)
+	case strings.HasPrefix(word, "override="):
+		b.ring.Override(keys.Override{
+			Until: b.now.Add(b.skew).Add(b.duration(word[9:])), Reason: "a flood", Signers: []string{"ann", "bob"},
+		})
+		c = b.ring.Tick(b.now)
 	case strings.HasPrefix(word, "ok="):
 		c = b.ring.Confirm(epoch(b.t, word[3:]), b.now)
 	default:
@@ -142,6 +183,15 @@ func (b *bench) do(word string) keys.Change {
 	}
 	b.remember(c)
 	return c
+}
+
+func (b *bench) duration(s string) time.Duration {
+	b.t.Helper()
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return d
 }
 
 // remember follows Offers by Added and Withdrawn alone, as the agent does, and
@@ -203,11 +253,44 @@ func findings(c keys.Change) string {
 	return strings.Join(out, ", ")
 }
 
+// rule is a script, of whose last word the outcome is compared.
+type rule struct {
+	name, script        string
+	offers, gone, wrong string
+}
+
+func (c rule) run(t *testing.T) {
+	t.Run(c.name, func(t *testing.T) {
+		b := newBench(t)
+		var last keys.Change
+		for word := range strings.FieldsSeq(c.script) {
+			last = b.do(word)
+		}
+		if got := offers(last); got != c.offers {
+			t.Errorf("offers %q, want %q", got, c.offers)
+		}
+		if got := withdrawn(last); got != c.gone {
+			t.Errorf("withdrawn %q, want %q", got, c.gone)
+		}
+		if got := findings(last); got != c.wrong {
+			t.Errorf("findings %q, want %q", got, c.wrong)
+		}
+		for _, f := range last.Faults() {
+			if strings.Contains(f.String(), "(unknown)") {
+				t.Errorf("a gap in %s", f)
+			}
+		}
+		b.ring.Close()
+		for e, key := range b.held {
+			if !key.IsZero() {
+				t.Errorf("%s is not erased by Close", e)
+			}
+		}
+	})
+}
+
 func TestRingRules(t *testing.T) {
-	for _, c := range []struct {
-		name, script        string // the last word's outcome is compared
-		offers, gone, wrong string
-	}{
+	for _, c := range []rule{
 		{"nothing heard yet", "a=", "", "", ""},
 		{"no keys at all", "a= b=", "", "", "no-keys"},
 		{"one channel alone is not used", "a=1.0 b=", "", "", "channel-late b 1.0"},
@@ -279,33 +362,7 @@ func TestRingRules(t *testing.T) {
 		{"changed, answered by a new generation of that channel", "a=1.0 b=1.0 ok=1.0 a=1.0!,1.1", "1.2 1.0", "", "key-changed a 1.0"},
 		{"restart keeps what was confirmed", "a=1.0,2.0 b=1.0,2.0 ok=1.0 restart", "2.0 1.0", "", ""},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			b := newBench(t)
-			var last keys.Change
-			for word := range strings.FieldsSeq(c.script) {
-				last = b.do(word)
-			}
-			if got := offers(last); got != c.offers {
-				t.Errorf("offers %q, want %q", got, c.offers)
-			}
-			if got := withdrawn(last); got != c.gone {
-				t.Errorf("withdrawn %q, want %q", got, c.gone)
-			}
-			if got := findings(last); got != c.wrong {
-				t.Errorf("findings %q, want %q", got, c.wrong)
-			}
-			for _, f := range last.Faults() {
-				if strings.Contains(f.String(), "(unknown)") {
-					t.Errorf("a gap in %s", f)
-				}
-			}
-			b.ring.Close()
-			for e, key := range b.held {
-				if !key.IsZero() {
-					t.Errorf("%s is not erased by Close", e)
-				}
-			}
-		})
+		c.run(t)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/lever-link/lever/internal/keys/keyfile"
 )
@@ -19,16 +20,26 @@ import (
 // channels always had the same generation, and its epochs bore that.
 const stateVersion = 2
 
+// maxUsed keeps State.Used within what a time.Duration can say.
+const maxUsed = 100 * 365 * 24 * 3600
+
 // State is what a link's keys must remember over a restart. None of it is
 // secret.
 type State struct {
 	// HighWater is the newest epoch that both ends have confirmed; older ones are
 	// refused. Zero when there was none yet.
 	HighWater Epoch
+	// ConfirmedAt is when HighWater was confirmed, by the wall clock; zero if unknown.
+	ConfirmedAt time.Time
+	// Used is how much of the time since then agents have measured when this was saved.
+	Used time.Duration
 	// Seen is the material of every epoch that was offered to MKA and is not
 	// older than HighWater, as fingerprints, a's and b's: one CKN never names two
 	// CAKs, not even over a restart.
 	Seen map[Epoch][2]Fingerprint
+
+	// anchor is the age of HighWater's key in this process; it is not stored.
+	anchor anchor
 }
 
 // Clone is a copy that shares nothing.
@@ -40,10 +51,13 @@ func (s State) Clone() State {
 // stateFile is State on disk. Its link is repeated inside, because a file copied
 // to another link's name would lower or raise that link's mark.
 type stateFile struct {
-	Version   int                      `json:"version"`
-	Link      string                   `json:"link"`
-	HighWater Epoch                    `json:"high_water"`
-	Seen      map[Epoch][2]Fingerprint `json:"seen,omitempty"`
+	Version   int    `json:"version"`
+	Link      string `json:"link"`
+	HighWater Epoch  `json:"high_water"`
+	// ConfirmedAt may be missing: nobody knew.
+	ConfirmedAt time.Time                `json:"confirmed_at,omitzero"`
+	UsedSeconds int64                    `json:"used_seconds,omitempty"`
+	Seen        map[Epoch][2]Fingerprint `json:"seen,omitempty"`
 }
 
 // States are what a Ring's State is kept in, such as a Store.
@@ -115,7 +129,10 @@ func (s *Store) Load(link string) (State, error) {
 	if f.Link != link {
 		return fail(fmt.Errorf("it belongs to link %q", f.Link))
 	}
-	state := State{HighWater: f.HighWater, Seen: f.Seen}
+	if f.UsedSeconds < 0 || f.UsedSeconds > maxUsed {
+		return fail(fmt.Errorf("it says that the key was in use for %d seconds", f.UsedSeconds))
+	}
+	state := State{HighWater: f.HighWater, ConfirmedAt: f.ConfirmedAt, Used: time.Duration(f.UsedSeconds) * time.Second, Seen: f.Seen}
 	if f.Version == 1 {
 		state = state.paired()
 	}
@@ -144,7 +161,7 @@ func (s *Store) Save(link string, state State) error {
 		return err
 	}
 	path := s.Path(link)
-	text, err := json.MarshalIndent(stateFile{stateVersion, link, state.HighWater, state.Seen}, "", "  ")
+	text, err := json.MarshalIndent(stateFile{stateVersion, link, state.HighWater, state.ConfirmedAt, int64(state.Used / time.Second), state.Seen}, "", "  ")
 	if err == nil {
 		err = os.MkdirAll(s.dir, 0o700)
 	}
