@@ -1,0 +1,407 @@
+package bundle
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+
+	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/internal/keys/keyfile"
+	"github.com/lever-link/lever/internal/signed"
+)
+
+// tree is what all files of a directory hold, but for a journal's content.
+func tree(t testing.TB, root string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		all[path] = string(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestIssue(t *testing.T) {
+	f := newFleet(t)
+	var progress []int
+	r := f.issue(func(o *Options) { o.Progress = func(done, total int) { progress = append(progress, 10*total+done) } })
+	if r.Nodes != 3 || r.Bundles != 6 || r.Indexes != 3 || r.Keys != 12 || r.Octets == 0 || len(r.Warnings) != 0 {
+		t.Errorf("%+v", r)
+	}
+	if !slices.Equal(progress, []int{31, 32, 33}) {
+		t.Errorf("progress %v", progress)
+	}
+	if m := f.agreed(); len(m) != 6 {
+		t.Errorf("material %v", slices.Sorted(maps.Keys(m)))
+	}
+	f.verify()
+	for path := range tree(t, f.opts.Out) {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o644 {
+			t.Errorf("%s cannot be served: %v, %v", path, info.Mode(), err)
+		}
+	}
+	for path := range tree(t, f.opts.Issuer) {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s can be read: %v, %v", path, info.Mode(), err)
+		}
+	}
+	// The same again writes nothing; with time it is renewed, with the same material.
+	before, material := tree(t, f.opts.Out), f.agreed()
+	if r := f.issue(nil); r.Bundles+r.Indexes != 0 || !maps.Equal(before, tree(t, f.opts.Out)) {
+		t.Errorf("issuing the same again: %+v", r)
+	}
+	f.now = f.now.Add(13 * time.Hour)
+	if r := f.issue(nil); r.Bundles != 0 || r.Indexes != 3 {
+		t.Errorf("after more than half an index's life: %+v", r)
+	}
+	f.now = f.now.Add(39 * time.Hour)
+	if r := f.issue(nil); r.Bundles != 6 || r.Indexes != 3 || !maps.Equal(material, f.agreed()) {
+		t.Errorf("after more than half a bundle's life: %+v", r)
+	}
+	f.verify()
+	// A next epoch leaves the others' files alone.
+	if r := f.issue(func(o *Options) { o.Epochs = []uint64{epochAt(2)} }); r.Bundles != 3 || r.Indexes != 3 || len(f.agreed()) != 9 {
+		t.Errorf("the next epoch: %+v", r)
+	}
+}
+
+// What is lost or changed in the tree is written again, from the same seeds.
+func TestIssueRepairs(t *testing.T) {
+	f := newFleet(t)
+	f.issue(nil)
+	material := f.agreed()
+	name := fileName(epochAt(0))
+	for what, damage := range map[string]func(){
+		"a bundle removed":   func() { _ = os.Remove(f.path("a", name)) },
+		"a bundle truncated": func() { f.write("a", name, f.read("a", name)[:700]) },
+		"another's bundle":   func() { f.write("a", name, f.read("b", name)) },
+		"an index removed":   func() { _ = os.Remove(f.path("a", indexFile)) },
+		"all removed":        func() { _ = os.RemoveAll(f.opts.Out) },
+	} {
+		damage()
+		f.issue(nil)
+		f.verify()
+		if !maps.Equal(material, f.agreed()) {
+			t.Errorf("%s: other material", what)
+		}
+	}
+}
+
+func TestRevoke(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*fleet, *Options)
+		want   []string
+		gone   int // of what was there before
+	}{
+		{"a link", func(_ *fleet, o *Options) { o.Revoke = Revocation{Links: []string{"ab"}} },
+			[]string{"ac 0.0", "ac 1.0", "bc 0.0", "bc 1.0"}, 2},
+		{"a link in an epoch", func(_ *fleet, o *Options) {
+			o.Revoke = Revocation{Links: []string{"ab"}, Epochs: []uint64{epochAt(1)}}
+		}, []string{"ab 0.0", "ac 0.0", "ac 1.0", "bc 0.0", "bc 1.0"}, 1},
+		{"an epoch", func(_ *fleet, o *Options) { o.Revoke = Revocation{Epochs: []uint64{epochAt(0)}} },
+			[]string{"ab 1.0", "ac 1.0", "bc 1.0"}, 3},
+		{"a node", func(_ *fleet, o *Options) { o.Revoke = Revocation{Nodes: []string{"c"}} },
+			[]string{"ab 0.0", "ab 1.0"}, 4},
+		{"a node that is not in the inventory any more", func(_ *fleet, o *Options) { o.Links = o.Links[:1] },
+			[]string{"ab 0.0", "ab 1.0"}, 4},
+		{"a generation", func(_ *fleet, o *Options) { o.Reissue = []Reissue{{Epoch: epochAt(1), Replace: true}} },
+			[]string{"ab 0.0", "ab 1.1", "ac 0.0", "ac 1.1", "bc 0.0", "bc 1.1"}, 3},
+		{"reissue all", func(_ *fleet, o *Options) { o.Reissue = []Reissue{{Epoch: epochAt(1)}} },
+			[]string{"ab 0.0", "ab 1.0", "ab 1.1", "ac 0.0", "ac 1.0", "ac 1.1", "bc 0.0", "bc 1.0", "bc 1.1"}, 0},
+		{"reissue one", func(_ *fleet, o *Options) { o.Reissue = []Reissue{{Epoch: epochAt(1), Links: []string{"ab"}}} },
+			[]string{"ab 0.0", "ab 1.0", "ab 1.1", "ac 0.0", "ac 1.0", "bc 0.0", "bc 1.0"}, 0},
+		{"a link moves", func(f *fleet, o *Options) {
+			if f.ids["d"] == nil {
+				f.enrol("d")
+			}
+			o.Links = []LinkSpec{{"ab", []string{"a", "d"}}, o.Links[1], o.Links[2]}
+		}, []string{"ab 0.1", "ab 1.1", "ac 0.0", "ac 1.0", "bc 0.0", "bc 1.0"}, 2},
+		{"retire", func(_ *fleet, o *Options) { o.Retire, o.Epochs = epochAt(1), nil },
+			[]string{"ab 1.0", "ac 1.0", "bc 1.0"}, 3},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFleet(t)
+			f.issue(nil)
+			before := f.agreed()
+			sequences := map[string]uint64{}
+			for node := range f.ids {
+				_, x, err := readIndex(t.Context(), f.opts.Out, node)
+				if err != nil {
+					t.Fatal(err)
+				}
+				sequences[node] = x.Sequence
+			}
+			change := func(o *Options) { test.change(f, o) }
+			r := f.issue(change)
+			f.verify()
+			after := f.agreed()
+			var got []string
+			gone := len(before)
+			for name, m := range after {
+				link, epoch, _ := strings.Cut(name, " ")
+				e, err := keys.ParseEpoch(epoch)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, fmt.Sprintf("%s %d.%d", link, (e.Number-epochAt(0))/60, e.Generation))
+				if before[name] == m {
+					gone--
+				}
+				if old := before[name]; old != "" && old != m {
+					t.Errorf("%s has other material", name)
+				}
+			}
+			slices.Sort(got)
+			if !slices.Equal(got, test.want) || gone != test.gone {
+				t.Errorf("there is %q, want %q; gone are %d, want %d", got, test.want, gone, test.gone)
+			}
+			for node, old := range sequences {
+				_, x, err := readIndex(t.Context(), f.opts.Out, node)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if x.Sequence < old || r.Indexes == 0 {
+					t.Errorf("node %s: sequence %d after %d", node, x.Sequence, old)
+				}
+			}
+			// No seed outlives its last use.
+			seeds, err := filepath.Glob(filepath.Join(f.opts.Issuer, "ledger", "*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			used := map[string]bool{}
+			for name := range after {
+				_, epoch, _ := strings.Cut(name, " ")
+				used[filepath.Join(f.opts.Issuer, "ledger", epoch+seedSuffix)] = true
+			}
+			for _, s := range seeds {
+				// A generation that other links would still have is kept.
+				if !used[s] && test.name != "a link moves" {
+					t.Errorf("%s is there", s)
+				}
+			}
+			// Doing it again, without saying what was decided already, changes nothing.
+			files := tree(t, f.opts.Out)
+			f.issue(func(o *Options) { change(o); o.Reissue = nil })
+			if !maps.Equal(files, tree(t, f.opts.Out)) {
+				t.Error("the same again wrote something")
+			}
+		})
+	}
+}
+
+// A node that was revoked has nothing until it is admitted again.
+func TestReadmit(t *testing.T) {
+	f := newFleet(t)
+	f.issue(func(o *Options) { o.Revoke.Nodes = []string{"c"} })
+	f.issue(func(o *Options) { o.Epochs = []uint64{epochAt(2)} })
+	if m := f.material("c"); len(m) != 0 {
+		t.Errorf("a revoked node has %v", m)
+	}
+	f.issue(func(o *Options) { o.Readmit = []string{"c"} })
+	if m := f.agreed(); len(m) != 9 {
+		t.Errorf("%d keys after its return", len(m))
+	}
+}
+
+func TestIssueRefuses(t *testing.T) {
+	classical, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name, want string
+		change     func(*fleet, *Options)
+	}{
+		{"no key", "no key to sign", func(_ *fleet, o *Options) { o.Key = nil }},
+		{"no recipient", "enrol its identity", func(f *fleet, _ *Options) { delete(f.to, "b") }},
+		{"classical recipient", "quantum computers", func(f *fleet, _ *Options) { f.to["b"] = []string{classical.Recipient().String()} }},
+		{"no recipient at all", "none of age", func(f *fleet, _ *Options) { f.to["b"] = []string{"ssh-ed25519 AAAA"} }},
+		{"a link twice", "there twice", func(_ *fleet, o *Options) { o.Links = append(o.Links, o.Links[0]) }},
+		{"a link with one node", "at least two nodes", func(_ *fleet, o *Options) { o.Links = []LinkSpec{{"x", []string{"a"}}} }},
+		{"a bad link", "cannot name a file", func(_ *fleet, o *Options) { o.Links = []LinkSpec{{"../x", []string{"a", "b"}}} }},
+		{"a bad node", "cannot name a directory", func(_ *fleet, o *Options) { o.Links = []LinkSpec{{"x", []string{"..", "b"}}} }},
+		{"epoch 0", "no epoch 0", func(_ *fleet, o *Options) { o.Epochs = []uint64{0} }},
+		{"a retired epoch", "was retired", func(_ *fleet, o *Options) { o.Retire = epochAt(1) }},
+		{"revoking what is not", "not among those", func(_ *fleet, o *Options) { o.Revoke.Epochs = []uint64{7} }},
+		{"reissuing what is not", "not among those", func(_ *fleet, o *Options) { o.Reissue = []Reissue{{Epoch: 7}} }},
+		{"the other channel", "issuer of channel", func(f *fleet, o *Options) { f.issue(nil); o.Side = keys.A }},
+		{"another's tree", "another issuer", func(f *fleet, o *Options) { f.issue(nil); o.Issuer += "2" }},
+		{"a lost seed", "restore it from a backup", func(f *fleet, o *Options) {
+			f.issue(nil)
+			_ = os.Remove(filepath.Join(o.Issuer, "ledger", names(0)[0]+seedSuffix))
+		}},
+		{"an open directory", "must be 0700", func(f *fleet, o *Options) {
+			f.issue(nil)
+			_ = os.Chmod(o.Issuer, 0o755)
+		}},
+	} {
+		f := newFleet(t)
+		o := f.opts
+		test.change(f, &o)
+		if _, err := Issue(t.Context(), o); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", test.name, err, test.want)
+		}
+	}
+	// One node that cannot be issued for does not hold up the others.
+	f := newFleet(t)
+	delete(f.to, "b")
+	if r, err := Issue(t.Context(), f.opts); err == nil || r.Indexes != 2 || !strings.Contains(err.Error(), `node "b"`) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	// If it must be, with a warning, and Verify says it, too.
+	f.to["b"] = []string{classical.Recipient().String()}
+	r := f.issue(func(o *Options) { o.Classical = true })
+	if len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], `["b"]`) {
+		t.Errorf("%+v", r)
+	}
+	problems := 0
+	err = Verify(t.Context(), Audit{Tree: f.opts.Out, Signers: []signed.PublicKey{f.opts.Key.Public()}, Now: f.opts.Now}, func(p Problem) {
+		problems++
+		if p.Node != "b" || !errors.Is(p.Err, errClassical) {
+			t.Errorf("%+v", p)
+		}
+	})
+	if err != nil || problems != 2 {
+		t.Errorf("%d problems, %v", problems, err)
+	}
+}
+
+// One process at a time.
+func TestLedgerIsLocked(t *testing.T) {
+	f := newFleet(t)
+	f.opts.Progress = func(int, int) {
+		o := f.opts
+		o.Progress = nil
+		if _, err := Issue(context.Background(), o); err == nil || !strings.Contains(err.Error(), "another process") {
+			t.Errorf("a second issuer: %v", err)
+		}
+	}
+	f.issue(nil)
+}
+
+func TestRecipientsOfABundle(t *testing.T) {
+	f := newFleet(t)
+	second, err := age.GenerateHybridIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.to["a"] = append(f.to["a"], second.Recipient().String())
+	f.issue(nil)
+	s, err := signed.Parse(f.read("a", fileName(epochAt(0))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	types, err := stanzas(s.Payload)
+	if err != nil || !slices.Equal(types, []string{"mlkem768x25519", "mlkem768x25519"}) {
+		t.Errorf("recipients %q, %v", types, err)
+	}
+	// As they are seen in the file itself.
+	if n := bytes.Count(s.Payload, []byte("\n-> mlkem768x25519 ")); n != 2 || bytes.Contains(s.Payload, []byte("-> X25519 ")) {
+		t.Errorf("%d stanzas in %q", n, s.Payload[:200])
+	}
+	// Either identity opens it, so that one can take the place of the other.
+	f.ids["a"] = []age.Identity{second}
+	f.agreed()
+	f.to["a"] = f.to["a"][1:]
+	if r := f.issue(nil); r.Bundles != 2 {
+		t.Errorf("after a recipient was removed: %+v", r)
+	}
+	f.agreed()
+}
+
+func TestSignTreeListVerify(t *testing.T) {
+	f := newFleet(t)
+	f.issue(nil)
+	second := newKey(t)
+	first := []signed.PublicKey{f.opts.Key.Public()}
+	both := []signed.PublicKey{f.opts.Key.Public(), second.Public()}
+	check := func(want int) (problems []Problem) {
+		t.Helper()
+		err := Verify(t.Context(), Audit{Tree: f.opts.Out, Signers: both, Threshold: 2, Now: f.opts.Now, Recipients: f.opts.Recipients},
+			func(p Problem) { problems = append(problems, p) })
+		if err != nil || len(problems) != want {
+			t.Fatalf("%d problems, want %d: %+v, %v", len(problems), want, problems, err)
+		}
+		return problems
+	}
+	for _, p := range check(3) {
+		if !strings.Contains(p.Err.Error(), "1 of the 2 trusted keys") {
+			t.Errorf("%+v", p)
+		}
+	}
+	if err := SignTree(t.Context(), f.opts.Out, second, []signed.PublicKey{second.Public()}, nil); !errors.Is(err, signed.ErrUntrusted) {
+		t.Errorf("signing what a stranger has put there: %v", err)
+	}
+	done := 0
+	if err := SignTree(t.Context(), f.opts.Out, second, first, func(n, _ int) { done = n }); err != nil || done != 3 {
+		t.Fatal(err, done)
+	}
+	check(0)
+	// Neither signing again nor issuing again touches anything.
+	before := tree(t, f.opts.Out)
+	if err := SignTree(t.Context(), f.opts.Out, second, first, nil); err != nil {
+		t.Fatal(err)
+	}
+	f.issue(nil)
+	if !maps.Equal(before, tree(t, f.opts.Out)) {
+		t.Error("the same again wrote something")
+	}
+	var listed []string
+	err := List(t.Context(), f.opts.Out, func(l Listing) error {
+		if l.Err != nil || len(l.Index.Bundles) != 2 || len(l.Signers) != 2 || !l.Expires.Equal(start.Add(24*time.Hour)) {
+			t.Errorf("%+v", l)
+		}
+		listed = append(listed, l.Node)
+		return nil
+	})
+	if err != nil || !slices.Equal(listed, []string{"a", "b", "c"}) {
+		t.Errorf("%v, %v", listed, err)
+	}
+
+	// What Verify finds, once each.
+	name := fileName(epochAt(0))
+	f.write("a", name, f.read("a", fileName(epochAt(1))))
+	f.write("b", name, f.read("b", name)[:100])
+	f.write("c", "notes", nil)
+	_ = os.Remove(f.path("c", name))
+	check(4)
+	f.write("a", indexFile, f.read("b", indexFile))
+	check(4)
+	f.now = f.now.Add(25 * time.Hour)
+	check(6) // both indexes that can be read are over
+	if err := SignTree(t.Context(), f.opts.Out, second, first, nil); err == nil {
+		t.Error("a damaged tree was signed")
+	}
+	if err := keyfile.Publish(f.path("b", indexFile), []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	bad := 0
+	if err := List(t.Context(), f.opts.Out, func(l Listing) error {
+		if l.Err != nil {
+			bad++
+		}
+		return nil
+	}); err != nil || bad != 2 {
+		t.Errorf("%d that cannot be listed, %v", bad, err)
+	}
+}

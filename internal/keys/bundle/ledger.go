@@ -1,0 +1,319 @@
+package bundle
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/internal/keys/keyfile"
+	"github.com/lever-link/lever/internal/secret"
+)
+
+const (
+	journalVersion = 1
+	seedSuffix     = ".seed"
+	issuerMark     = ".lever-issuer"
+)
+
+// ledger is an issuer's private directory: a journal of what was decided, and a
+// random seed for each epoch and generation, from which the material of all links
+// is derived. A seed is made before the journal names it, and the journal names it
+// before anything made of it leaves; so a crash leaves at worst a seed that nothing
+// was made of, which is thrown away.
+type ledger struct {
+	dir  string
+	lock *os.File
+	journal
+	seeds map[keys.Epoch]secret.Key
+	// step is called before each change on disk; tests fail there.
+	step func(what string) error
+}
+
+// journal is what was decided; none of it is secret.
+type journal struct {
+	Version int `json:"version"`
+	// Issuer is random, and tells the trees of one issuer from those of others.
+	Issuer  string `json:"issuer"`
+	Channel string `json:"channel"`
+	// Sequence is the greatest that was given to a file.
+	Sequence uint64 `json:"sequence"`
+	// RetiredBefore is the first epoch whose seeds may still be there.
+	RetiredBefore uint64 `json:"retired_before"`
+	// Epochs are those that were issued and are not retired.
+	Epochs map[uint64]*epochState `json:"epochs"`
+	// RevokedNodes get nothing, nor does any link that they are on.
+	RevokedNodes []string `json:"revoked_nodes"`
+	// Links are digests of the nodes that each link was last issued for: other
+	// nodes are given other material, which needs another generation.
+	Links map[string]string `json:"links"`
+	// Unfinished are reissues that may not all have been written yet. Asking for one
+	// again does not make a further generation.
+	Unfinished []Reissue `json:"unfinished"`
+}
+
+// epochState is which generations links have of an epoch.
+type epochState struct {
+	// Made is how many there were ever, and the next one's number.
+	Made uint32 `json:"made"`
+	// All is what a link has that Links does not name; empty when the epoch was
+	// revoked.
+	All []uint32 `json:"all"`
+	// Links are the exceptions, with nothing for a link that was revoked.
+	Links map[string][]uint32 `json:"links,omitempty"`
+}
+
+func (e *epochState) generations(link string) []uint32 {
+	if g, ok := e.Links[link]; ok {
+		return g
+	}
+	return e.All
+}
+
+func (e *epochState) set(link string, generations []uint32) {
+	if e.Links == nil {
+		e.Links = make(map[string][]uint32)
+	}
+	e.Links[link] = generations
+}
+
+// openLedger opens an issuer's directory, or makes it, for one process at a time.
+func openLedger(dir string, side keys.Side, step func(string) error) (l *ledger, err error) {
+	if step == nil {
+		step = func(string) error { return nil }
+	}
+	l = &ledger{dir: dir, step: step, seeds: make(map[keys.Epoch]secret.Key)}
+	defer func() {
+		if err != nil {
+			l.close()
+			l, err = nil, fmt.Errorf("opening the issuer's directory %s: %w", dir, err)
+		}
+	}()
+	if err := os.MkdirAll(l.seedDir(), 0o700); err != nil {
+		return l, err
+	}
+	for _, d := range []string{dir, l.seedDir()} {
+		info, err := os.Lstat(d)
+		if err == nil {
+			err = keyfile.CheckDir(d, info)
+		}
+		if err != nil {
+			return l, err
+		}
+		if info.Mode().Perm()&0o077 != 0 {
+			return l, &keyfile.PermissionError{Path: d, Reason: fmt.Sprintf("its mode is %04o; it must be 0700", info.Mode().Perm())}
+		}
+	}
+	l.lock, err = os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return l, err
+	}
+	if err := syscall.Flock(int(l.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return l, fmt.Errorf("another process issues from it (%w); wait until that has ended", err)
+	}
+	text, err := os.ReadFile(l.path())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		l.journal = journal{Version: journalVersion, Issuer: rand.Text(), Channel: side.String(), Epochs: map[uint64]*epochState{}, Links: map[string]string{}}
+		return l, l.save()
+	case err != nil:
+		return l, err
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&l.journal); err != nil {
+		return l, fmt.Errorf("its journal cannot be read: %w; restore it from a backup", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) || l.Epochs == nil || l.Links == nil {
+		return l, errors.New("its journal is not one; restore it from a backup")
+	}
+	switch {
+	case l.Version != journalVersion:
+		return l, fmt.Errorf("its journal has version %d, this Lever knows %d: run the Lever that wrote it", l.Version, journalVersion)
+	case l.Channel != side.String():
+		return l, fmt.Errorf("it is the issuer of channel %q, not %s; keep the channels apart, best on different systems", l.Channel, side)
+	}
+	return l, nil
+}
+
+func (l *ledger) path() string    { return filepath.Join(l.dir, "journal.json") }
+func (l *ledger) seedDir() string { return filepath.Join(l.dir, "ledger") }
+func (l *ledger) seedPath(e keys.Epoch) string {
+	return filepath.Join(l.seedDir(), e.String()+seedSuffix)
+}
+
+// close erases the seeds in memory and lets others in.
+func (l *ledger) close() {
+	for _, s := range l.seeds {
+		s.Erase()
+	}
+	if l.lock != nil {
+		_ = l.lock.Close()
+	}
+}
+
+// save replaces the journal.
+func (l *ledger) save() error {
+	text, err := json.Marshal(l.journal)
+	if err == nil {
+		err = l.step("journal")
+	}
+	if err == nil {
+		err = keyfile.Replace(l.path(), append(text, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("writing the issuer's journal: %w", err)
+	}
+	return nil
+}
+
+// named are the epochs and generations that the journal has in use.
+func (l *ledger) named() map[keys.Epoch]bool {
+	named := make(map[keys.Epoch]bool)
+	for number, e := range l.Epochs {
+		for _, g := range e.All {
+			named[keys.Epoch{Number: number, Generation: g}] = true
+		}
+		for _, all := range e.Links {
+			for _, g := range all {
+				named[keys.Epoch{Number: number, Generation: g}] = true
+			}
+		}
+	}
+	return named
+}
+
+// sweep erases every seed that the journal does not name, and what a crash has left
+// half written.
+func (l *ledger) sweep() error {
+	fail := func(err error) error { return fmt.Errorf("erasing seeds that are over: %w", err) }
+	names, err := os.ReadDir(l.seedDir())
+	if err != nil {
+		return fail(err)
+	}
+	named, swept := l.named(), false
+	for _, n := range names {
+		base, ok := strings.CutSuffix(n.Name(), seedSuffix)
+		e, err := keys.ParseEpoch(base)
+		if (!ok || err != nil || named[e]) && !leftover(n.Name()) {
+			continue
+		}
+		if err := l.step("erase"); err != nil {
+			return fail(err)
+		}
+		if err := eraseFile(filepath.Join(l.seedDir(), n.Name())); err != nil {
+			return fail(err)
+		}
+		swept = true
+	}
+	if swept {
+		if err := keyfile.SyncDir(l.seedDir()); err != nil {
+			return fail(err)
+		}
+	}
+	return nil
+}
+
+// eraseFile overwrites a file before it removes it. A file system that writes
+// elsewhere, or a disk that does, keeps the octets for a while all the same.
+func eraseFile(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		_, err = f.WriteAt(make([]byte, info.Size()), 0)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close(), os.Remove(path))
+}
+
+// make makes the seed of a new generation of an epoch.
+func (l *ledger) make(number uint64) (generation uint32, err error) {
+	state := l.Epochs[number]
+	if state == nil {
+		state = &epochState{}
+		l.Epochs[number] = state
+	}
+	if state.Made == maxGenerations {
+		return 0, fmt.Errorf("epoch %d has had %d generations, the most that there are; issue a new epoch", number, state.Made)
+	}
+	e := keys.Epoch{Number: number, Generation: state.Made}
+	seed := secret.New(make([]byte, keyOctets))
+	defer seed.Erase()
+	_, _ = rand.Read(seed.Bytes()) // never fails
+	if err := l.step("seed"); err != nil {
+		return 0, err
+	}
+	if err := keyfile.Write(l.seedPath(e), seed); err != nil {
+		return 0, fmt.Errorf("making a seed for epoch %s: %w", e, err)
+	}
+	state.Made++
+	return e.Generation, nil
+}
+
+// read reads the seeds that the journal names.
+func (l *ledger) read() error {
+	for _, e := range slices.SortedFunc(maps.Keys(l.named()), keys.Epoch.Compare) {
+		seed, err := keyfile.Read(l.seedPath(e), keyfile.Format{Sizes: []int{keyOctets}})
+		if err != nil {
+			return fmt.Errorf("reading the seed of epoch %s: %w; restore it from a backup, or revoke the epoch and issue it again", e, err)
+		}
+		l.seeds[e] = seed
+	}
+	return nil
+}
+
+// commitment tells a seed from another without disclosing it.
+func commitment(seed secret.Key) string {
+	var sum [sha256.Size]byte
+	secret.Do(func() {
+		h := sha256.New()
+		defer secret.Scrub(h)
+		h.Write([]byte("lever seed v1\x00"))
+		h.Write(seed.Bytes())
+		h.Sum(sum[:0])
+	})
+	return hex.EncodeToString(sum[:])
+}
+
+// claim makes a tree this issuer's.
+func (l *ledger) claim(out string) error {
+	fail := func(err error) error { return fmt.Errorf("issuing into %s: %w", out, err) }
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return fail(err)
+	}
+	path := filepath.Join(out, issuerMark)
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = l.step("claim"); err == nil {
+			err = keyfile.Publish(path, []byte(l.Issuer+"\n"))
+		}
+		if err != nil {
+			return fail(err)
+		}
+		return nil
+	}
+	if err != nil {
+		return fail(err)
+	}
+	if strings.TrimSpace(string(text)) != l.Issuer {
+		return fail(fmt.Errorf("another issuer has filled it, as its file %s says; give each issuer a tree of its own", issuerMark))
+	}
+	return nil
+}

@@ -1,0 +1,278 @@
+package bundle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/lever-link/lever/internal/keys/keyfile"
+	"github.com/lever-link/lever/internal/signed"
+)
+
+// Listing is what a tree has for one node.
+type Listing struct {
+	Node string
+	// Index is nil when Err says why it cannot be read.
+	Index           *Index
+	Issued, Expires time.Time
+	// Signers are those who have signed it, whether or not anybody trusts them.
+	Signers []signed.PublicKey
+	Err     error
+}
+
+// List calls each with what a tree has for every node, in order, until that returns
+// an error. It believes no signature, but each must be one of what it signs.
+func List(ctx context.Context, tree string, each func(Listing) error) error {
+	nodes, err := nodesOf(tree)
+	if err != nil {
+		return err
+	}
+	for _, node := range nodes {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		l := Listing{Node: node}
+		if s, x, err := readIndex(ctx, tree, node); err != nil {
+			l.Err = err
+		} else {
+			l.Index, l.Issued, l.Expires, l.Signers = x, s.Issued, s.Expires, s.Signers()
+		}
+		if err := each(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readIndex reads an index that every one of its signers has signed.
+func readIndex(ctx context.Context, tree, node string) (*signed.Statement, *Index, error) {
+	text, err := directory{filepath.Join(tree, node)}.get(ctx, indexFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := signed.Parse(text)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, x, err := parseIndex(text, s.Signers(), len(s.Signers()))
+	if err == nil && x.Node != node {
+		err = fmt.Errorf("it is the index of node %q", x.Node)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, x, nil
+}
+
+// Audit is for Verify.
+type Audit struct {
+	Tree      string
+	Signers   []signed.PublicKey
+	Threshold int
+	// Recipients are those whom a node's bundles must be sealed to, and no others;
+	// nil: not compared.
+	Recipients func(node string) []string
+	// Now is the clock; nil is time.Now.
+	Now      func() time.Time
+	Progress func(done, total int)
+}
+
+// Problem is something in a tree that nodes would refuse, or that should not be.
+type Problem struct {
+	Node, File string
+	Err        error
+}
+
+// Verify looks through a tree with public keys alone: signatures, times and
+// digests, each index against what it lists, and that what is sealed is sealed to
+// hybrid recipients. Report is called for each problem; the error is about the tree
+// as a whole.
+func Verify(ctx context.Context, a Audit, report func(Problem)) error {
+	if a.Now == nil {
+		a.Now = time.Now
+	}
+	nodes, err := nodesOf(a.Tree)
+	if err != nil {
+		return err
+	}
+	for i, node := range nodes {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		a.node(ctx, node, report)
+		if a.Progress != nil {
+			a.Progress(i+1, len(nodes))
+		}
+	}
+	return nil
+}
+
+func (a *Audit) node(ctx context.Context, node string, report func(Problem)) {
+	dir := directory{filepath.Join(a.Tree, node)}
+	say := func(name string, err error) {
+		if err != nil {
+			report(Problem{node, dir.file(name), err})
+		}
+	}
+	text, err := dir.get(ctx, indexFile)
+	if err != nil {
+		say(indexFile, err)
+		return
+	}
+	s, x, err := parseIndex(text, a.Signers, a.Threshold)
+	if err == nil && x.Node != node {
+		err = fmt.Errorf("it is the index of node %q", x.Node)
+	}
+	if err != nil {
+		say(indexFile, err)
+		return
+	}
+	if !a.Now().Before(s.Expires) {
+		say(indexFile, expired(s))
+	}
+	listed := map[string]bool{indexFile: true}
+	for _, l := range x.Bundles {
+		listed[fileName(l.Epoch)] = true
+		say(fileName(l.Epoch), a.bundle(ctx, dir, node, l))
+	}
+	names, err := os.ReadDir(dir.path)
+	say(indexFile, err)
+	for _, n := range names {
+		if !listed[n.Name()] && !leftover(n.Name()) {
+			say(n.Name(), errors.New("the index does not list it"))
+		}
+	}
+}
+
+func (a *Audit) bundle(ctx context.Context, dir directory, node string, l Listed) error {
+	text, err := dir.get(ctx, fileName(l.Epoch))
+	if err != nil {
+		return err
+	}
+	s, h, err := parseBundle(text, a.Signers, a.Threshold)
+	if err != nil {
+		return err
+	}
+	if h.Node != node || h.Epoch != l.Epoch {
+		return fmt.Errorf("it is the bundle of node %q and epoch %d", h.Node, h.Epoch)
+	}
+	if err := l.matches(s, h); err != nil {
+		return err
+	}
+	if !a.Now().Before(s.Expires) {
+		return expired(s)
+	}
+	types, err := stanzas(s.Payload)
+	if err != nil {
+		return err
+	}
+	for _, t := range types {
+		if t != hybridStanza {
+			return fmt.Errorf("it is sealed to a recipient of type %q, which is %w", t, errClassical)
+		}
+	}
+	if len(types) != len(h.Recipients) {
+		return fmt.Errorf("it is sealed to %d recipients, and names %d", len(types), len(h.Recipients))
+	}
+	if a.Recipients != nil {
+		_, want, _, err := parseRecipients(a.Recipients(node), true)
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(want, h.Recipients) {
+			return fmt.Errorf("it is sealed to the recipients with fingerprints %q, and the node has %q", h.Recipients, want)
+		}
+	}
+	return nil
+}
+
+// SignTree adds a further signature to all that a tree's indexes list, and to them
+// last, for nodes that demand more than one. First are the keys one of which must
+// have signed already what this key is to sign, so that nobody has it sign what he
+// has put there. It goes on where it was interrupted.
+func SignTree(ctx context.Context, tree string, key *signed.Key, first []signed.PublicKey, progress func(done, total int)) error {
+	nodes, err := nodesOf(tree)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for i, node := range nodes {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := signNode(ctx, tree, node, key, first); err != nil {
+			errs = append(errs, fmt.Errorf("signing the bundles of node %q in %s: %w", node, tree, err))
+		}
+		if progress != nil {
+			progress(i+1, len(nodes))
+		}
+	}
+	return several(errs)
+}
+
+func signNode(ctx context.Context, tree, node string, key *signed.Key, first []signed.PublicKey) error {
+	dir := directory{filepath.Join(tree, node)}
+	_, x, err := readIndex(ctx, tree, node)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a directory of something else
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", indexFile, err)
+	}
+	sign := func(name string, check func(*signed.Statement) error) error {
+		text, err := dir.get(ctx, name)
+		var s *signed.Statement
+		if err == nil {
+			s, err = signed.Parse(text)
+		}
+		if err == nil {
+			err = s.Verify(first, 1)
+		}
+		if err == nil {
+			err = check(s)
+		}
+		if err == nil && slices.Contains(s.Signers(), key.Public()) && s.Intact() == nil {
+			return nil
+		}
+		if err == nil {
+			text, err = signed.AddSignature(text, key)
+		}
+		if err == nil {
+			err = keyfile.Publish(dir.file(name), text)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		return nil
+	}
+	for _, l := range x.Bundles {
+		err := sign(fileName(l.Epoch), func(s *signed.Statement) error {
+			var h bundleHeader
+			if err := s.Decode(kindBundle, &h); err != nil {
+				return err
+			}
+			if h.Node != node || h.Epoch != l.Epoch {
+				return fmt.Errorf("it is the bundle of node %q and epoch %d", h.Node, h.Epoch)
+			}
+			return l.matches(s, &h)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return sign(indexFile, func(s *signed.Statement) error {
+		var again Index
+		if err := s.Decode(kindIndex, &again); err != nil {
+			return err
+		}
+		if again.Sequence != x.Sequence {
+			return errors.New("it has just been replaced; sign it again")
+		}
+		return nil
+	})
+}
