@@ -3,6 +3,7 @@ package inventory
 import (
 	"reflect"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -11,14 +12,37 @@ import (
 func exported[T any](a, b *T) func(yield func(string, [2]reflect.Value) bool) {
 	return func(yield func(string, [2]reflect.Value) bool) {
 		x, y := reflect.ValueOf(a).Elem(), reflect.ValueOf(b).Elem()
-		for i := range x.NumField() {
-			f := x.Type().Field(i)
-			if f.IsExported() && f.Type != positionType && !yield(fileName(f.Name), [2]reflect.Value{x.Field(i), y.Field(i)}) {
+		for _, f := range fieldsOf(x.Type()) {
+			if !yield(f.name, [2]reflect.Value{x.Field(f.index), y.Field(f.index)}) {
 				return
 			}
 		}
 	}
 }
+
+// field is one that is compared.
+type field struct {
+	index int
+	name  string // in the file
+}
+
+// fieldsOf returns the fields of a struct that are compared. They are looked up
+// once: a comparison goes through all links.
+func fieldsOf(t reflect.Type) []field {
+	if known, ok := comparedFields.Load(t); ok {
+		return known.([]field)
+	}
+	var fields []field
+	for i := range t.NumField() {
+		if f := t.Field(i); f.IsExported() && f.Type != positionType {
+			fields = append(fields, field{i, fileName(f.Name)})
+		}
+	}
+	comparedFields.Store(t, fields)
+	return fields
+}
+
+var comparedFields sync.Map // of []field, by reflect.Type
 
 // fileName is the name in the file of a field: InsideIf is inside_if.
 func fileName(field string) string {
@@ -78,8 +102,8 @@ func alike(a, b reflect.Value) bool {
 		if a.Type().PkgPath() != positionType.PkgPath() {
 			return a.Equal(b) // such as netip.Prefix
 		}
-		for i := range a.NumField() {
-			if a.Type().Field(i).IsExported() && !alike(a.Field(i), b.Field(i)) {
+		for _, f := range fieldsOf(a.Type()) {
+			if !alike(a.Field(f.index), b.Field(f.index)) {
 				return false
 			}
 		}

@@ -191,6 +191,22 @@ func BenchmarkParse100000(b *testing.B) {
 	}
 }
 
+// BenchmarkDiff100000 compares the largest network with itself, as each agent does
+// when it reloads.
+func BenchmarkDiff100000(b *testing.B) {
+	inv, err := inventory.Parse("lever.yaml", manyBetween(100_000, 2_000))
+	if err != nil {
+		b.Fatal(err)
+	}
+	next := inv.At(day)
+	b.ReportAllocs()
+	for b.Loop() {
+		if changes := inventory.Diff(inv, next); len(changes) != 0 {
+			b.Fatal(len(changes))
+		}
+	}
+}
+
 func BenchmarkForNode(b *testing.B) {
 	inv, err := inventory.Parse("lever.yaml", many(10_000))
 	if err != nil {
