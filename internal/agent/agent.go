@@ -16,7 +16,6 @@ import (
 
 	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/keys"
-	"github.com/lever-link/lever/internal/keys/dir"
 	"github.com/lever-link/lever/internal/quiet"
 	"github.com/lever-link/lever/internal/watch"
 	"github.com/lever-link/lever/inventory"
@@ -47,8 +46,8 @@ type Options struct {
 	// Admit, if set, says whether this process can still open what a new inventory
 	// names; what it cannot refuses that inventory.
 	Admit func(paths ...string) error
-	// Override, if set, reads the statement that lets a link go on with a key that is
-	// too old: where it lies and who must have signed it, the link, and the date. The
+	// Override reads the statement that lets a link go on with a key that is too old,
+	// from a file unless it is set: where it lies and who must have signed it, the link, and the date. The
 	// zero Override is none, which takes an earlier one back; an error leaves it. Until
 	// when it holds is looked at here.
 	Override func(where inventory.AgeOverride, link string, now time.Time) (keys.Override, error)
@@ -73,6 +72,8 @@ type server struct {
 	channels [2]keys.Channel
 	open     func(*inventory.Inventory, *slog.Logger) [2]keys.Channel
 	wall     func() time.Time
+	// inForce is inv for those who do not hold reconf.
+	inForce atomic.Pointer[inventory.Inventory]
 
 	// reconf is held while what there is to do is changed.
 	reconf sync.Mutex
@@ -111,6 +112,9 @@ func Run(ctx context.Context, opts Options) error {
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Override == nil {
+		opts.Override = readOverride
 	}
 	// A link that flaps, or that somebody floods, must not fill the disk.
 	bounded := quiet.New(opts.Log.Handler(), quiet.Options{})
@@ -166,13 +170,15 @@ func Run(ctx context.Context, opts Options) error {
 }
 
 func newServer(opts Options, on platform, kernel macsec.Kernel, events *linkEvents) *server {
-	return &server{
+	s := &server{
 		opts: opts, log: opts.Log, platform: on, kernel: kernel, links: events, dumps: dumps{kernel: kernel}, started: time.Now(),
 		status: map[string]LinkStatus{}, changed: make(chan struct{}), tasks: map[string]*task{},
 		said: map[string]LinkStatus{}, supervised: map[string]*health.Set{}, stuck: map[string]*wedge{},
 		kept: map[string]*keeper{}, left: map[string]*leftover{}, behind: map[string]*inventory.EndChange{},
-		open: openChannels, wall: time.Now,
+		wall: time.Now,
 	}
+	s.open = s.openChannels
+	return s
 }
 
 // start takes up the links of this node: those that must be encrypted get a task
@@ -184,20 +190,10 @@ func (s *server) start(ctx context.Context, g *errgroup.Group, inv *inventory.In
 	remembers := newRecorder(store)
 	remembers.wall = s.wall
 	s.store = remembers
+	s.inForce.Store(inv)
 	s.channels = s.open(inv, s.log)
 	s.log.Info("agent starts", "node", s.opts.Node, "links", len(links))
 	s.begin(inv, links)
-}
-
-// openChannels makes the inventory's two channels. They share nothing.
-func openChannels(inv *inventory.Inventory, log *slog.Logger) [2]keys.Channel {
-	open := func(c inventory.Channel) keys.Channel {
-		if c.Path == "" {
-			return nil
-		}
-		return dir.New(c.Path, dir.Options{Log: log})
-	}
-	return [2]keys.Channel{keys.A: open(inv.Channels.A), keys.B: open(inv.Channels.B)}
 }
 
 // lockRunDir makes the run directory and takes it for this process: two agents

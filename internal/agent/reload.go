@@ -32,6 +32,7 @@ func (s *server) begin(inv *inventory.Inventory, links []inventory.NodeLink) {
 	defer s.reconf.Unlock()
 	now := s.date()
 	s.inv = inv
+	s.inForce.Store(inv)
 	s.list(links)
 	s.inherit(links, now)
 	for _, l := range links {
@@ -256,6 +257,7 @@ func (s *server) adopt(next *inventory.Inventory) (changed int) {
 	}
 	changes := s.changesHere(last, next)
 	s.inv = next
+	s.inForce.Store(next)
 	if !last.Channels.Equal(next.Channels) {
 		s.channels = s.open(next, s.log)
 	}

@@ -123,18 +123,23 @@ func (r *Router) Close(keep bool) error {
 
 // Lever runs a verb of the binary on this router, for the agent's run directory.
 func (r *Router) Lever(ctx context.Context, args ...string) ([]byte, error) {
-	return runLever(ctx, r.Space, r.Binary, append(args, "--run-dir", r.Path(RunDir))...)
+	return runLever(ctx, r.Space, 15*time.Second, r.Binary, append(args, "--run-dir", r.Path(RunDir))...)
 }
 
 // RunLever runs the binary and returns its standard output; what it says on
 // standard error is in the error.
 func RunLever(ctx context.Context, binary string, args ...string) ([]byte, error) {
-	return runLever(ctx, nil, binary, args...)
+	return runLever(ctx, nil, 15*time.Second, binary, args...)
+}
+
+// RunLeverIn is RunLever in a namespace, with time for what speaks to a cluster.
+func RunLeverIn(ctx context.Context, ns *Netspace, binary string, args ...string) ([]byte, error) {
+	return runLever(ctx, ns, 2*time.Minute, binary, args...)
 }
 
 // runLever is RunLever in a namespace, or where we are.
-func runLever(ctx context.Context, ns *Netspace, binary string, args ...string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+func runLever(ctx context.Context, ns *Netspace, patience time.Duration, binary string, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

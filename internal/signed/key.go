@@ -122,7 +122,7 @@ func ReadKey(path string) (*Key, error) {
 	}
 	k := decodeKey(text[:n])
 	if k == nil {
-		return fail(fmt.Errorf("%s holds something else than one ed25519 key in PEM and PKCS#8 (-----BEGIN %s-----); make one with lever keys signer", path, pemType))
+		return fail(fmt.Errorf("%s holds something else than one ed25519 key in PEM and PKCS#8 (-----BEGIN %s-----); make one with lever keys init", path, pemType))
 	}
 	return k, nil
 }

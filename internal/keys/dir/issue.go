@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/lever-link/lever/internal/keys"
@@ -203,4 +204,110 @@ func write(root, link string, e keys.Epoch) error {
 		return fmt.Errorf("issuing epoch %s of link %q: %w", e, link, err)
 	}
 	return nil
+}
+
+// IssueNumbers writes new random material for those of the epochs given that the
+// directory does not have in any generation, and returns those written, also when it
+// fails half way. One that was revoked gets its next generation.
+func IssueNumbers(root, link string, numbers []uint64) ([]keys.Epoch, error) {
+	if _, err := prepare(root, link); err != nil {
+		return nil, err
+	}
+	have, err := names(root, link, false)
+	if err != nil {
+		return nil, fmt.Errorf("issuing for link %q in %s: %w", link, root, err)
+	}
+	all, err := names(root, link, true)
+	if err != nil {
+		return nil, fmt.Errorf("issuing for link %q in %s: %w", link, root, err)
+	}
+	var done []keys.Epoch
+	for _, n := range numbers {
+		of := func(e keys.Epoch) bool { return e.Number == n }
+		switch {
+		case slices.ContainsFunc(have, of):
+		case slices.ContainsFunc(all, of):
+			e, err := Reissue(root, link, n)
+			if err != nil {
+				return done, err
+			}
+			done = append(done, e)
+		default:
+			e := keys.Epoch{Number: n}
+			if err := write(root, link, e); err != nil {
+				return done, err
+			}
+			done = append(done, e)
+		}
+	}
+	return done, nil
+}
+
+// nodeMark is the mark in a channel's root that a node was revoked.
+const (
+	nodeMark = ".node-"
+	nodeGone = ".revoked"
+)
+
+// RevokeNode leaves a mark in root that nothing is to be issued for the links of a
+// node any more.
+func RevokeNode(root, node string) error {
+	if err := keys.ValidLink(node); err != nil {
+		return fmt.Errorf("revoking a node in %s: %q cannot name a file", root, node)
+	}
+	if err := keyfile.Replace(filepath.Join(root, nodeMark+node+nodeGone), nil); err != nil {
+		return fmt.Errorf("revoking node %s in %s: %w", node, root, err)
+	}
+	return nil
+}
+
+// RevokedNodes are the nodes that RevokeNode was told of.
+func RevokedNodes(root string) ([]string, error) {
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return nil, fmt.Errorf("looking which nodes were revoked: %w", err)
+	}
+	var nodes []string
+	for _, e := range entries {
+		if name, ok := strings.CutPrefix(e.Name(), nodeMark); ok {
+			if name, ok = strings.CutSuffix(name, nodeGone); ok {
+				nodes = append(nodes, name)
+			}
+		}
+	}
+	return nodes, nil
+}
+
+// firstScheduled is a number that no directory counts up to, and that no schedule
+// begins with: it started in 1989.
+const firstScheduled = 10_000_000
+
+// Retire removes the key files of a link's scheduled epochs before a number, and the
+// marks of those that were revoked: a schedule does not come back to them. Epochs
+// that were counted stay. It returns how many keys it removed.
+func Retire(root, link string, before uint64) (removed int, err error) {
+	entries, err := os.ReadDir(filepath.Join(root, link))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("retiring epochs of link %q in %s: %w", link, root, err)
+	}
+	var errs []error
+	for _, n := range entries {
+		base, key := strings.CutSuffix(n.Name(), suffix)
+		if !key {
+			base = strings.TrimPrefix(strings.TrimSuffix(n.Name(), revoked), ".")
+		}
+		e, err := keys.ParseEpoch(base)
+		if err != nil || e.Number >= before || e.Number < firstScheduled {
+			continue
+		}
+		if err := os.Remove(filepath.Join(root, link, n.Name())); err != nil {
+			errs = append(errs, err)
+		} else if key {
+			removed++
+		}
+	}
+	return removed, errors.Join(errs...)
 }

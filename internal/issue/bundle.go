@@ -1,0 +1,177 @@
+package issue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/internal/keys/bundle"
+	"github.com/lever-link/lever/internal/signed"
+	"github.com/lever-link/lever/inventory"
+)
+
+// bundleChannel is a channel of type bundle: a tree of sealed files, and an issuer's
+// ledger. An inventory says all that there is, so that it is always issued whole.
+type bundleChannel struct {
+	side keys.Side
+	inv  *inventory.Inventory
+	conf inventory.Channel
+	o    Options
+}
+
+func openBundle(side keys.Side, inv *inventory.Inventory, c inventory.Channel, o Options) Channel {
+	if o.SigningKey == "" {
+		o.SigningKey = filepath.Join(o.Issuer, SigningKey)
+	}
+	return &bundleChannel{side, inv, c, o}
+}
+
+// Close implements Channel.
+func (b *bundleChannel) Close() error { return nil }
+
+// options are what every run has.
+func (b *bundleChannel) options() bundle.Options {
+	o := bundle.Options{
+		Issuer: b.o.Issuer, Side: b.side, Out: b.o.Out, Now: b.o.Now,
+		Recipients: b.recipients,
+		BundleLife: b.inv.Policy.MaxAge + b.inv.Policy.CAKEpoch,
+	}
+	for _, l := range b.inv.KeyedLinks() {
+		o.Links = append(o.Links, bundle.LinkSpec{ID: l.ID, Nodes: nodesOf(l)})
+	}
+	return o
+}
+
+func (b *bundleChannel) recipients(node string) []string {
+	if n := b.inv.Nodes[node]; n != nil {
+		return n.Recipients
+	}
+	return nil
+}
+
+// run issues with the issuer's key.
+func (b *bundleChannel) run(ctx context.Context, o bundle.Options) (bundle.Result, error) {
+	k, err := signed.ReadKey(b.o.SigningKey)
+	if err != nil {
+		return bundle.Result{}, err
+	}
+	defer k.Erase()
+	if !slices.Contains(b.conf.Signers, k.Public().String()) {
+		return bundle.Result{}, fmt.Errorf("issuing channel %s: the key %s (%s) is not among the channel's signers, so that no node would believe it; put it there, or issue with another", b.side, b.o.SigningKey, k.Public())
+	}
+	o.Key = k
+	return bundle.Issue(ctx, o)
+}
+
+// Issue implements Channel.
+func (b *bundleChannel) Issue(ctx context.Context, r Request) (Result, error) {
+	o := b.options()
+	o.Progress = r.Progress
+	switch {
+	case r.Reissue != 0:
+		o.Reissue = []bundle.Reissue{{Epoch: r.Reissue, Links: r.Links}}
+	case len(r.Links) > 0:
+		return Result{}, errors.New("a node's bundle has all of its links: issue without naming any")
+	default:
+		o.Epochs = r.Epochs
+	}
+	done, err := b.run(ctx, o)
+	res := Result{Written: done.Keys, Notes: done.Warnings}
+	if done.Bundles+done.Indexes > 0 {
+		res.Notes = append(res.Notes, fmt.Sprintf("%d bundles and %d indexes written for %d nodes, %d octets", done.Bundles, done.Indexes, done.Nodes, done.Octets))
+		if b.conf.Threshold > 1 {
+			res.Notes = append(res.Notes, fmt.Sprintf("%d must sign: have the others add theirs by lever keys sign, before it is delivered", b.conf.Threshold))
+		}
+	}
+	return res, err
+}
+
+// List implements Channel: what lies in the tree, by node.
+func (b *bundleChannel) List(ctx context.Context, links []string) ([]Row, error) {
+	rows := []Row{}
+	err := bundle.List(ctx, b.o.Out, func(l bundle.Listing) error {
+		dir := filepath.Join(b.o.Out, l.Node)
+		if l.Err != nil {
+			rows = append(rows, Row{State: "refused", Detail: l.Err.Error(), File: filepath.Join(dir, "index")})
+			return nil
+		}
+		var signers []string
+		for _, k := range l.Signers {
+			signers = append(signers, k.String())
+		}
+		for _, x := range l.Index.Bundles {
+			rows = append(rows, Row{
+				Epoch: strconv.FormatUint(x.Epoch, 10), Modified: l.Issued, State: "ok", Fingerprint: x.SHA256[:8],
+				Detail: fmt.Sprintf("sequence %d, signed by %s", x.Sequence, strings.Join(signers, ", ")),
+				File:   filepath.Join(dir, strconv.FormatUint(x.Epoch, 10)+".bundle"),
+			})
+		}
+		return nil
+	})
+	if err == nil && len(links) > 0 {
+		err = errors.New("what a bundle has for a link only its node can see: list without naming any")
+	}
+	return rows, err
+}
+
+// Verify implements Channel.
+func (b *bundleChannel) Verify(ctx context.Context) (looked int, problems []string, err error) {
+	signers, err := Signers(b.conf)
+	if err != nil {
+		return 0, nil, err
+	}
+	err = bundle.Verify(ctx, bundle.Audit{
+		Tree: b.o.Out, Signers: signers, Threshold: b.conf.Threshold, Recipients: b.recipients, Now: b.o.Now,
+		Progress: func(done, _ int) { looked = done },
+	}, func(p bundle.Problem) {
+		problems = append(problems, fmt.Sprintf("%s: %v", filepath.Join(b.o.Out, p.Node, p.File), p.Err))
+	})
+	return looked, problems, err
+}
+
+// Signers are the keys that a channel trusts.
+func Signers(c inventory.Channel) ([]signed.PublicKey, error) {
+	var all []signed.PublicKey
+	for _, text := range c.Signers {
+		k, err := signed.ParsePublicKey(text)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, k)
+	}
+	return all, nil
+}
+
+// Revoke implements Channel.
+func (b *bundleChannel) Revoke(ctx context.Context, t Target) ([]string, error) {
+	o := b.options()
+	switch {
+	case t.Node != "":
+		o.Revoke.Nodes = []string{t.Node}
+	case t.Link != "":
+		o.Revoke.Links = []string{t.Link}
+	case !t.Exact.IsZero():
+		return nil, fmt.Errorf("revoking %s: bundles are revoked by the number, with all generations; then issue it again (--reissue %d)", t, t.Number)
+	default:
+		o.Revoke.Epochs, o.Revoke.Links = []uint64{t.Number}, t.Links
+	}
+	done, err := b.run(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	lines := []string{fmt.Sprintf("revoked %s: %d bundles and %d indexes of %d nodes say so; deliver them", t, done.Bundles, done.Indexes, done.Nodes)}
+	return append(lines, done.Warnings...), nil
+}
+
+// Retire implements Channel.
+func (b *bundleChannel) Retire(ctx context.Context, before uint64) (int, error) {
+	o := b.options()
+	o.Retire = before
+	done, err := b.run(ctx, o)
+	return done.Indexes, err
+}

@@ -1,0 +1,215 @@
+package issue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/internal/keys/dir"
+	"github.com/lever-link/lever/inventory"
+)
+
+// dirChannel is a channel of type dir: files in a directory.
+type dirChannel struct {
+	side  keys.Side
+	root  string
+	links []string
+	// nodes are those on each link.
+	nodes map[string][]string
+}
+
+func openDir(side keys.Side, inv *inventory.Inventory, root string) Channel {
+	d := &dirChannel{side: side, root: root, nodes: map[string][]string{}}
+	for _, l := range inv.KeyedLinks() {
+		d.links = append(d.links, l.ID)
+		d.nodes[l.ID] = nodesOf(l)
+	}
+	return d
+}
+
+// OpenDir opens a directory that no inventory names.
+func OpenDir(side keys.Side, root string) Channel { return &dirChannel{side: side, root: root} }
+
+// Close implements Channel.
+func (d *dirChannel) Close() error { return nil }
+
+// Issue implements Channel. It goes on with the other links when one fails.
+func (d *dirChannel) Issue(ctx context.Context, r Request) (Result, error) {
+	if err := dir.Claim(d.root, d.side); err != nil {
+		return Result{}, err
+	}
+	links := r.Links
+	if len(links) == 0 {
+		links = d.links
+	}
+	gone, err := dir.RevokedNodes(d.root)
+	if err != nil {
+		return Result{}, err
+	}
+	var res Result
+	var errs []error
+	for i, link := range links {
+		if ctx.Err() != nil {
+			return res, ctx.Err()
+		}
+		if n := slices.IndexFunc(d.nodes[link], func(node string) bool { return slices.Contains(gone, node) }); n >= 0 {
+			res.Notes = append(res.Notes, fmt.Sprintf("link %s gets no keys: its node %s was revoked; take it out of the inventory", link, d.nodes[link][n]))
+			continue
+		}
+		var done []keys.Epoch
+		var err error
+		switch {
+		case r.Reissue != 0:
+			var e keys.Epoch
+			if e, err = dir.Reissue(d.root, link, r.Reissue); err == nil {
+				done = append(done, e)
+			}
+		case len(r.Epochs) > 0:
+			done, err = dir.IssueNumbers(d.root, link, r.Epochs)
+			res.Kept += len(r.Epochs) - len(done)
+		default:
+			done, err = dir.Issue(d.root, link, r.Count)
+		}
+		for _, e := range done {
+			res.Written++
+			if r.Each != nil {
+				r.Each(link, e, filepath.Join(d.root, link, dir.FileName(e)))
+			}
+		}
+		errs = append(errs, err)
+		if r.Progress != nil {
+			r.Progress(i+1, len(links))
+		}
+	}
+	return res, errors.Join(errs...)
+}
+
+// all are the links of the inventory, or without one those that have a directory.
+func (d *dirChannel) all() ([]string, error) {
+	if _, err := dir.CheckSide(d.root, d.side); err != nil {
+		return nil, err
+	}
+	if d.links != nil {
+		return d.links, nil
+	}
+	return dir.Links(d.root)
+}
+
+// List implements Channel.
+func (d *dirChannel) List(_ context.Context, links []string) ([]Row, error) {
+	all, err := d.all()
+	if err != nil {
+		return nil, err
+	}
+	if len(links) == 0 {
+		links = all
+	}
+	rows := []Row{}
+	for _, link := range links {
+		l := dir.Scan(d.root, link)
+		rows = append(rows, describe(link, l)...)
+		l.Erase()
+	}
+	return rows, nil
+}
+
+// describe turns a listing into rows; the material ends here.
+func describe(link string, l dir.Listing) []Row {
+	if l.Err != nil {
+		return []Row{{Link: link, State: "refused", Detail: dir.Problem(l.Err), File: l.Where}}
+	}
+	var rows []Row
+	for _, e := range l.Entries {
+		row := Row{
+			Link: link, Epoch: e.Epoch.String(), Mode: fmt.Sprintf("%04o", e.Mode.Perm()),
+			Modified: e.Modified.UTC().Truncate(time.Second), State: "ok", File: e.File,
+		}
+		if e.Err != nil {
+			row.State, row.Detail = "refused", dir.Problem(e.Err)
+		} else {
+			row.Fingerprint = e.Material.Fingerprint().Short()
+		}
+		rows = append(rows, row)
+	}
+	for file, err := range l.Unexpected {
+		rows = append(rows, Row{Link: link, State: "ignored", Detail: err.Error(), File: file})
+	}
+	slices.SortStableFunc(rows[len(l.Entries):], func(a, b Row) int { return strings.Compare(a.File, b.File) })
+	if len(rows) == 0 {
+		rows = append(rows, Row{Link: link, State: "none", Detail: "no key has been delivered", File: l.Where})
+	}
+	return rows
+}
+
+// Verify implements Channel.
+func (d *dirChannel) Verify(ctx context.Context) (looked int, problems []string, err error) {
+	rows, err := d.List(ctx, nil)
+	for _, r := range rows {
+		switch r.State {
+		case "ok":
+		case "none":
+			problems = append(problems, r.Link+": "+r.Detail)
+		default:
+			problems = append(problems, fmt.Sprintf("%s: %s: %s", r.File, r.State, r.Detail))
+		}
+		looked++
+	}
+	return looked, problems, err
+}
+
+// Revoke implements Channel.
+func (d *dirChannel) Revoke(_ context.Context, t Target) (done []string, err error) {
+	links, err := d.all()
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case t.Node != "":
+		links = slices.DeleteFunc(slices.Clone(d.links), func(l string) bool { return !slices.Contains(d.nodes[l], t.Node) })
+		if err := dir.RevokeNode(d.root, t.Node); err != nil { // first: nothing is to be issued in between
+			return nil, err
+		}
+		done = append(done, "revoked node "+t.Node+": nothing is issued for its links any more")
+	case t.Link != "":
+		links = []string{t.Link}
+	case len(t.Links) > 0:
+		links = t.Links
+	}
+	var errs []error
+	for _, link := range links {
+		issued, err := dir.Issued(d.root, link)
+		errs = append(errs, err)
+		slices.SortFunc(issued, keys.Epoch.Compare)
+		for _, e := range issued {
+			if t.Number != 0 && e.Number != t.Number || !t.Exact.IsZero() && e != t.Exact {
+				continue
+			}
+			existed, err := dir.Revoke(d.root, link, e)
+			errs = append(errs, err)
+			if err == nil && existed {
+				done = append(done, fmt.Sprintf("revoked %s of %s: removed %s", e, link, filepath.Join(d.root, link, dir.FileName(e))))
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil || len(done) > 0 {
+		return done, err
+	}
+	return nil, fmt.Errorf("revoking %s: none of the links (%s) has it in %s; see lever keys list", t, strings.Join(links, ", "), d.root)
+}
+
+// Retire implements Channel.
+func (d *dirChannel) Retire(_ context.Context, before uint64) (erased int, err error) {
+	links, err := d.all()
+	errs := []error{err}
+	for _, link := range links {
+		n, err := dir.Retire(d.root, link, before)
+		erased += n
+		errs = append(errs, err)
+	}
+	return erased, errors.Join(errs...)
+}
