@@ -54,6 +54,9 @@ type field struct {
 	offset, size uint32
 	mask         uint32 // 0 for all of it
 	oneOf        []uint32
+	// least is how long the frame must be for the fields that follow, instead of a
+	// field: what other passes need may be less.
+	least uint32
 }
 
 // A pass is a kind of frames that may pass: those that meet every field.
@@ -93,6 +96,9 @@ func (o Options) passes(d Direction) ([]pass, error) {
 		// and the device takes it or, being strict, does not.
 		ps[0] = append(ps[0], field{offset: 14, size: 1, mask: 0x8c, oneOf: []uint32{0x0c}})
 		ps[1] = append(ps[1], field{offset: 15, size: 1, oneOf: []uint32{5}})
+		if mka == etherTypeEAPOL {
+			ps = append(ps, announcement())
+		}
 	}
 	if o.Allow&LLDP != 0 {
 		ps = append(ps, append(pass{etherType(etherTypeLLDP)}, group(0x000e, 0x0003, 0x0000)...))
@@ -104,6 +110,19 @@ func (o Options) passes(d Direction) ([]pass, error) {
 		ps = append(ps, append(pass{etherType(etherTypePause), {offset: 14, size: 2, oneOf: []uint32{0x0001, 0x0101}}}, group(0x0001)...))
 	}
 	return ps, nil
+}
+
+// announcement is the one other EAPOL packet that may leave: an announcement, of
+// type 6, of fewer than 512 octets, whose first TLV is organizationally specific
+// (type 127) and by its organization and subtype ours. It carries the id of a key
+// to the far end, and goes where MKA goes (internal/pae, Announcement).
+func announcement() pass {
+	return append(append(pass{etherType(etherTypeEAPOL)}, group(0x0003)...),
+		field{offset: 15, size: 1, oneOf: []uint32{6}},
+		field{least: 24},
+		field{offset: 16, size: 2, mask: 0xfe00, oneOf: []uint32{0}},
+		field{offset: 18, size: 1, mask: 0xfe, oneOf: []uint32{127 << 1}},
+		field{offset: 20, size: 4, oneOf: []uint32{0x4a4c5601}})
 }
 
 // What a program answers: cls_bpf_classify takes 0 for "not mine", and all ones
@@ -129,11 +148,15 @@ func program(ps []pass) []bpf.Instruction {
 	}, body(ps)...)
 }
 
-// leastFrame is how long a frame must be to have all the fields.
+// leastFrame is how long a frame must be to have all the fields, but those behind a
+// look at its length.
 func leastFrame(ps []pass) uint32 {
 	n := uint32(14)
 	for _, p := range ps {
 		for _, f := range p {
+			if f.least > 0 {
+				break
+			}
 			n = max(n, f.offset+f.size)
 		}
 	}
@@ -161,6 +184,12 @@ func (p pass) code() []bpf.Instruction {
 
 // before puts the look at a field before the code for frames that meet it.
 func (f field) before(then []bpf.Instruction) []bpf.Instruction {
+	if f.least > 0 {
+		return append([]bpf.Instruction{
+			bpf.LoadExtension{Num: bpf.ExtLen},
+			bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: f.least, SkipFalse: uint8(len(then))},
+		}, then...)
+	}
 	code := []bpf.Instruction{bpf.LoadAbsolute{Off: f.offset, Size: int(f.size)}}
 	if f.mask != 0 {
 		code = append(code, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: f.mask})

@@ -94,12 +94,20 @@ func (c *Conn) ReadFrames(l Lane, b *Batch) error {
 	if l < 0 || l >= Lanes {
 		return fmt.Errorf("receive on interface %d: there is no lane %d", c.ifindex, l)
 	}
-	s := c.lanes[l]
+	if err := c.lanes[l].receive(c.ifindex, b); err != nil {
+		return c.wrap("receive", err)
+	}
+	return nil
+}
+
+// receive waits for frames and fills b with those that are there. It says ENETDOWN
+// of an interface that is down, and ENODEV of one that is gone.
+func (s *socket) receive(ifindex int, b *Batch) error {
 	b.Reset()
 	for {
 		if !s.more {
 			if err := s.wait(); err != nil {
-				return c.wrap("receive", err)
+				return err
 			}
 		}
 		err := s.fill(b)
@@ -109,17 +117,17 @@ func (c *Conn) ReadFrames(l Lane, b *Batch) error {
 			s.down = false
 			return nil
 		case errors.Is(err, unix.EAGAIN):
-			if s.down && s.removed(c.ifindex) {
-				return c.wrap("receive", unix.ENODEV)
+			if s.down && s.removed(ifindex) {
+				return unix.ENODEV
 			}
 		case errors.Is(err, unix.ENETDOWN):
 			s.down = true
-			if s.removed(c.ifindex) {
-				err = unix.ENODEV
+			if s.removed(ifindex) {
+				return unix.ENODEV
 			}
-			return c.wrap("receive", err)
+			return err
 		default:
-			return c.wrap("receive", err)
+			return err
 		}
 	}
 }

@@ -398,3 +398,94 @@ func TestCloseUnblocks(t *testing.T) {
 		t.Errorf("write: %v, want net.ErrClosed", err)
 	}
 }
+
+func openAnnouncements(t *testing.T, l *netlink.Veth, source [6]byte) *Announcements {
+	t.Helper()
+	a, err := OpenAnnouncements(l.Attrs().Index, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close() })
+	return a
+}
+
+// TestAnnouncementsOverALink sends what is an announcement and what is none, and
+// one MKPDU, which goes its own way.
+func TestAnnouncementsOverALink(t *testing.T) {
+	l := newLink(t)
+	a, b, peer := openAnnouncements(t, l.a, mac1), openAnnouncements(t, l.b, mac2), open(t, l.b, Options{})
+	send := raw(t, l.a)
+	var want []string
+	for _, x := range announcements(t) {
+		send(x.frame)
+		if x.want != "" {
+			want = append(want, x.want)
+		}
+	}
+	must(t, a.Send([]byte("the last one")))
+	batch := NewBatch(4)
+	for _, w := range append(want, "the last one") {
+		if batch.Len() == 0 {
+			must(t, b.Read(batch))
+		}
+		if message, ok := Announced(batch.Frame(0)); !ok || string(message) != w {
+			t.Errorf("received %x, want %q", batch.Frame(0), w)
+		}
+		rest := NewBatch(4)
+		for i := 1; i < batch.Len(); i++ {
+			rest.Add(batch.Frame(i))
+		}
+		batch = rest
+	}
+	if got := read(t, peer); !bytes.Equal(got, frame(0x888e, 5, 110)) {
+		t.Errorf("MKA received %x, want the MKPDU", got)
+	}
+}
+
+// TestFloodOfAnnouncements fills the queue of announcements, and no other: each
+// MKPDU that is sent meanwhile comes in.
+func TestFloodOfAnnouncements(t *testing.T) {
+	l := newLink(t)
+	b, peer, send := openAnnouncements(t, l.b, mac2), open(t, l.b, Options{}), raw(t, l.a)
+	must(t, peer.Focus(Focus{CKNs: []string{"ckn"}, Peers: [][6]byte{mac1}}))
+	const hellos = 50
+	flood := announce(t, bytes.Repeat([]byte{'x'}, MaxAnnouncement))
+	for range hellos {
+		for range 100 {
+			send(flood)
+		}
+		send(under(frame(0x888e, 5, 110), "ckn"))
+	}
+	got := NewBatch(hellos + 1)
+	must(t, peer.ReadFrames(Peers, got))
+	if got.Len() != hellos || peer.Dropped() != [Lanes]uint64{} {
+		t.Errorf("%d hellos of %d came in, %v were dropped", got.Len(), hellos, peer.Dropped())
+	}
+	waited := NewBatch(200)
+	must(t, b.Read(waited))
+	if waited.Len() < 1 || waited.Len() > 40 {
+		t.Errorf("%d announcements wait, want some ten", waited.Len())
+	}
+}
+
+func TestAnnouncementsEnd(t *testing.T) {
+	l := newLink(t)
+	a := openAnnouncements(t, l.a, mac1)
+	must(t, netlink.LinkSetDown(l.a))
+	if err := a.Read(NewBatch(1)); !errors.Is(err, ErrDown) {
+		t.Errorf("read while down: %v, want ErrDown", err)
+	}
+	if err := a.Send([]byte("x")); !errors.Is(err, ErrDown) {
+		t.Errorf("send while down: %v, want ErrDown", err)
+	}
+	result := make(chan error)
+	go func() { result <- a.Read(NewBatch(1)) }()
+	must(t, a.Close())
+	if err := <-result; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("read after Close: %v, want net.ErrClosed", err)
+	}
+	must(t, netlink.LinkDel(l.a))
+	if _, err := OpenAnnouncements(l.a.Index, mac1); !errors.Is(err, ErrGone) {
+		t.Errorf("open: %v, want ErrGone", err)
+	}
+}

@@ -1,5 +1,6 @@
 // Package pae sends and receives the EAPOL frames of MKA on an interface (IEEE
-// 802.1X calls what does that a port access entity).
+// 802.1X calls what does that a port access entity), and beside them, on links
+// whose keys come from a key service, announcements that carry key ids.
 //
 // Frames go in and out whole, Ethernet header included. The kernel drops
 // everything that cannot be an MKPDU before it is queued, and sorts the rest
@@ -175,13 +176,17 @@ func (c *Conn) close() error {
 // wrap says what was attempted where, and gives the errors that callers branch
 // on their names.
 func (c *Conn) wrap(what string, err error) error {
+	return wrap(what, c.ifindex, c.closed.Load(), err)
+}
+
+func wrap(what string, ifindex int, closed bool, err error) error {
 	switch {
-	case c.closed.Load(): // the errors for it are many, and not all exported
-		return fmt.Errorf("%s on interface %d: %w", what, c.ifindex, net.ErrClosed)
+	case closed: // the errors for it are many, and not all exported
+		return fmt.Errorf("%s on interface %d: %w", what, ifindex, net.ErrClosed)
 	case errors.Is(err, unix.ENETDOWN):
-		return fmt.Errorf("%s on interface %d: %w: %w", what, c.ifindex, ErrDown, err)
+		return fmt.Errorf("%s on interface %d: %w: %w", what, ifindex, ErrDown, err)
 	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		return fmt.Errorf("%s on interface %d: %w: %w", what, c.ifindex, ErrGone, err)
+		return fmt.Errorf("%s on interface %d: %w: %w", what, ifindex, ErrGone, err)
 	}
-	return fmt.Errorf("%s on interface %d: %w", what, c.ifindex, err)
+	return fmt.Errorf("%s on interface %d: %w", what, ifindex, err)
 }
