@@ -149,10 +149,12 @@ func TestOnlyWhatIsEncryptedLeaves(t *testing.T) {
 		{"changed", host + "88e5" + "240000000001020000000002" + "0001"},
 		{"e without c", host + "88e5" + "280000000001020000000002" + "0001"},
 		{"MKA", pae + "888e" + "0305002c"},
+		{"KEY ID", pae + "888e" + "03060008" + "fe06" + "4a4c5601" + "6869"},
+		{"announcement", pae + "888e" + "03060008" + "fe06" + "0080c201" + "6869"},
 		{"eapol start", pae + "888e" + "02010000"},
 		{"IPv4", host + "0800" + "2c05"},
 	}
-	want := []string{"ENCRYPTED", "ENCRYPTED AN 3 end station", "MKA"}
+	want := []string{"ENCRYPTED", "ENCRYPTED AN 3 end station", "MKA", "KEY ID"}
 	a, b := newLink(t)
 	a.close(Options{})
 	for what, protocol := range map[string]func(uint16) uint16{
@@ -173,7 +175,7 @@ func TestOnlyWhatIsEncryptedLeaves(t *testing.T) {
 	// to judge.
 	got := through(t, b, a, frames)
 	slices.Sort(got)
-	if want := []string{"ENCRYPTED", "ENCRYPTED AN 3 end station", "MKA", "changed", "e without c", "eapol start", "protected"}; !slices.Equal(got, want) {
+	if want := []string{"ENCRYPTED", "ENCRYPTED AN 3 end station", "KEY ID", "MKA", "announcement", "changed", "e without c", "eapol start", "protected"}; !slices.Equal(got, want) {
 		t.Errorf("came in: %q, want %q", got, want)
 	}
 }
