@@ -22,8 +22,8 @@ const (
 	fetchesBurst = 6
 	// renewalsEvery and renewalsBurst are how often another key is asked for because
 	// the far end says that it has none: each uses one of the services' keys up.
-	renewalsEvery = time.Minute
-	renewalsBurst = 2
+	renewalsEvery = 2 * time.Minute
+	renewalsBurst = 3
 	// answersEvery and answersBurst are how often a message is answered.
 	answersEvery = 200 * time.Millisecond
 	answersBurst = 10
