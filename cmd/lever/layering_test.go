@@ -195,7 +195,7 @@ var layers = []layer{
 		why: "a verb reads flags, calls one room and prints: sockets are the agent's",
 	},
 	{
-		dir: "internal/agent", imports: []string{"internal/demo", "internal/lab", "internal/sim/…", "internal/simlink", "internal/uml/…", "macsec/macsectest/…", "testing/…"},
+		dir: "internal/agent", imports: []string{"internal/demo", "internal/lab", "internal/sim/…", "internal/simlink", "internal/uml/…", "macsec/macsectest/…", "internal/keys/keyservice/kmetest", "testing/…"},
 		why: "what tests and the demo need is not in the path of a production key",
 	},
 	{
@@ -215,7 +215,7 @@ var layers = []layer{
 		why: "a Ring has no clock, and knows of its channels no more than the Channel interface",
 	},
 	{
-		dir: "internal/agent", imports: []string{"internal/metrics", "internal/audit", "github.com/prometheus/…", "net/http/…"},
+		dir: "internal/agent", imports: []string{"internal/metrics", "internal/audit", "github.com/prometheus/…"}, direct: []string{"net/http/…"},
 		why: "a link does not depend on who looks at it",
 	},
 	{
@@ -237,6 +237,10 @@ var layers = []layer{
 			"internal/keys/etcd", "internal/keys/etsi014", "internal/keys/skip",
 		},
 		why: "an identity opens what is sealed to the node, whatever that is and however it came",
+	},
+	{
+		dir: "internal/keys/keyservice", imports: []string{"mka", "macsec/…", "inventory", "internal/agent", "internal/pae", "internal/fence"},
+		why: "what carries its messages, and for which links, is the agent's",
 	},
 	{
 		dir: "internal/simlink", clock: true, imports: []string{"os/…", "net/…", "crypto/rand", module + "/…"},
@@ -297,6 +301,10 @@ func (all packages) violations() []string {
 		if dir != "inventory" && slices.Contains(all[dir].imports, "gopkg.in/yaml.v3") {
 			report("%s imports yaml: inventory is the only one that may, so that there is one decoder, a strict one", dir)
 		}
+		if dir != "internal/agent" && matches(dir, all.dependencies("internal/agent")...) && !isChannel(dir) && dir != "internal/keys/keyservice" &&
+			slices.ContainsFunc(all[dir].imports, func(i string) bool { return matches(i, "net/http/…") }) {
+			report("%s imports net/http, and internal/agent depends on it: only channels speak to servers there, and nobody serves", dir)
+		}
 		if !isChannel(dir) {
 			continue
 		}
@@ -311,7 +319,7 @@ func (all packages) violations() []string {
 
 // isChannel tells the distribution channels from what they share.
 func isChannel(dir string) bool {
-	return path.Dir(dir) == "internal/keys" && path.Base(dir) != "keyfile"
+	return path.Dir(dir) == "internal/keys" && path.Base(dir) != "keyfile" && path.Base(dir) != "keyservice"
 }
 
 func TestLayering(t *testing.T) {
@@ -347,6 +355,10 @@ func TestLayeringFindsViolations(t *testing.T) {
 		{"internal/metrics", `import "github.com/lever-link/lever/mka"`, "internal/metrics imports github.com/lever-link/lever/mka"},
 		{"internal/audit", `import "github.com/lever-link/lever/internal/agent"`, "internal/audit imports github.com/lever-link/lever/internal/agent"},
 		{"internal/agent", `import "github.com/lever-link/lever/internal/simlink"`, "internal/agent imports"},
+		{"internal/agent", `import "github.com/lever-link/lever/internal/keys/keyservice/kmetest"`, "internal/agent imports"},
+		{"internal/agent", `import "net/http"`, "internal/agent imports net/http:"},
+		{"internal/fence", `import "net/http"`, "internal/fence imports net/http, and internal/agent depends on it"},
+		{"internal/keys/keyservice", `import "github.com/lever-link/lever/internal/keys/dir"`, "internal/keys/etsi014 depends on internal/keys/dir"},
 		{"internal/identity", `import "github.com/lever-link/lever/internal/keys/dir"`, "internal/identity imports github.com/lever-link/lever/internal/keys/dir"},
 		{"internal/keys/keyfile", `import "github.com/lever-link/lever/internal/keys"`, "internal/identity imports github.com/lever-link/lever/internal/keys (in internal/keys/keyfile)"},
 		{"internal/health", `import "github.com/lever-link/lever/macsec/macsectest"`, "internal/agent imports github.com/lever-link/lever/macsec/macsectest (in internal/health)"},

@@ -33,6 +33,9 @@ type platform struct {
 	setAlias        func(index int, text string) error
 	openMKA         func(index int, opts pae.Options) (mkaConn, error)
 	files           files
+	// openAnnouncements opens the interface for messages between channels; source is
+	// its address.
+	openAnnouncements func(index int, source mka.MAC) (announcer, error)
 }
 
 // mkaConn is a pae.Conn.
@@ -54,7 +57,8 @@ var linux = platform{
 		}
 		return c, nil
 	},
-	alias: alias, setAlias: setAlias, files: osFiles,
+	openAnnouncements: openAnnouncements,
+	alias:             alias, setAlias: setAlias, files: osFiles,
 }
 
 // parent is the interface beneath a link, as it is now.

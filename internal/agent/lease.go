@@ -11,6 +11,7 @@ import (
 	"github.com/lever-link/lever/internal/keys"
 	"github.com/lever-link/lever/internal/pae"
 	"github.com/lever-link/lever/macsec"
+	"github.com/lever-link/lever/mka"
 )
 
 // errLeft is what a task hears of everything that it wants done after it was left
@@ -145,6 +146,15 @@ func leasedPlatform(p platform, l *lease) platform {
 			c = &leasedConn{c, l}
 			l.conn.Store(&c)
 			return c, nil
+		})
+	}
+	q.openAnnouncements = func(index int, source mka.MAC) (announcer, error) {
+		return get(l, "open the socket for announcements", func() (announcer, error) {
+			a, err := p.openAnnouncements(index, source)
+			if err != nil {
+				return nil, err
+			}
+			return &leasedAnnouncer{a, l}, nil
 		})
 	}
 	q.files = p.files.behind(l)

@@ -165,7 +165,8 @@ func (m *machine) on(what string, index int, do func(*port) error) error {
 
 func (m *machine) platform() platform {
 	return platform{
-		files: osFiles,
+		files:             osFiles,
+		openAnnouncements: m.openAnnouncements,
 		alias: func(index int) (string, error) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
@@ -285,6 +286,9 @@ type wire struct {
 	sockets []*socket
 	cut     bool
 	heard   *lab.Heard // what passes by, if not nil
+	// announcers are the sockets for announcements, and announced the frames that came.
+	announcers []*memoryAnnouncer
+	announced  int
 }
 
 func (w *wire) attach(s *socket) {

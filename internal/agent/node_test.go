@@ -112,6 +112,8 @@ type node struct {
 	stateDir string
 	log      *record
 	life     *life // what the agent may do before it dies; nil: everything
+	// service makes channel b anew with each agent, instead of channels[1].
+	service func() keys.Channel
 
 	server *server // of the agent that runs, or ran last
 	stop   func()
@@ -244,6 +246,9 @@ func (n *node) start(links ...inventory.NodeLink) {
 	}
 	n.server = newServer(opts, on, kernel, n.links)
 	n.server.open = func(*inventory.Inventory, *slog.Logger) [2]keys.Channel {
+		if n.service != nil {
+			return [2]keys.Channel{n.channels[0], n.service()}
+		}
 		return [2]keys.Channel{n.channels[0], n.channels[1]}
 	}
 	n.server.start(ctx, g, &inventory.Inventory{Policy: n.policy}, append(links, n.link))

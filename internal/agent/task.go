@@ -171,6 +171,7 @@ func (t *task) session(ctx context.Context) error {
 	broken := make(chan error, 1)
 	t.listen(ctx, t.conn, frames, broken)
 	defer func() { _ = t.conn.Close() }() // ends it
+	defer t.carryMessages(ctx)()
 
 	deliveries := make(chan keys.Delivery) // what would wait in it at the end nobody would erase
 	if t.link.External {

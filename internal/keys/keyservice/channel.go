@@ -114,12 +114,25 @@ func (c *Channel) Kind() string { return c.service.Kind() }
 // Where implements keys.Channel: the service's URL.
 func (c *Channel) Where(string) string { return c.service.Where() }
 
-// Attach gives the channel what carries messages on a link from now on; nil takes it
-// away. It may come before Watch, after it, and again.
+// Attach gives the channel what carries messages on a link from now on. It may come
+// before Watch, after it, and again.
 func (c *Channel) Attach(id string, courier Courier) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l := c.link(id)
+	c.link(id).attach(courier)
+}
+
+// Detach takes a courier away, unless another has taken its place meanwhile.
+func (c *Channel) Detach(id string, courier Courier) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l := c.link(id); l.courier == courier {
+		l.attach(nil)
+	}
+}
+
+// attach changes the courier; the channel's mu is held.
+func (l *link) attach(courier Courier) {
 	l.courier = courier
 	close(l.attached)
 	l.attached = make(chan struct{})
@@ -276,6 +289,7 @@ func (w *watch) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-attached:
+			x.hurry(w.opts.now())
 		case <-timer.C:
 			x.changed = true
 		case m := <-messages:

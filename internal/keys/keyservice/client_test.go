@@ -305,12 +305,12 @@ func TestURLs(t *testing.T) {
 
 func TestQuote(t *testing.T) {
 	for text, want := range map[string]string{
-		"no key is available":                                 "no key is available",
-		"a\nb\x1b[31m\tc\x00é":                                "a b?[31m c??",
+		"no key is available":  "no key is available",
+		"a\nb\x1b[31m\tc\x00é": "a b?[31m c??",
 		"c2VjcmV0c2VjcmV0/2VjcmV0c2VjcmV0c2VjcmV0cg== is the key": "(left out) is the key",
-		"key " + strings.Repeat("0a", 32) + ", gone":          "key (left out), gone",
-		"bc490419-7d60-487f-adc1-4ddcc177c139 not found":      "bc490419-7d60-487f-adc1-4ddcc177c139 not found",
-		strings.Repeat("a b ", 1000):                          strings.Repeat("a b ", 50) + " (and more)",
+		"key " + strings.Repeat("0a", 32) + ", gone":              "key (left out), gone",
+		"bc490419-7d60-487f-adc1-4ddcc177c139 not found":          "bc490419-7d60-487f-adc1-4ddcc177c139 not found",
+		strings.Repeat("a b ", 1000):                              strings.Repeat("a b ", 50) + " (and more)",
 	} {
 		if got := Quote(text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)

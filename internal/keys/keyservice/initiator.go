@@ -61,6 +61,13 @@ func (x *exchange) askInTime(now time.Time, sooner func(time.Time)) {
 	}
 }
 
+// hurry offers again at once what is on offer: the link is another.
+func (x *exchange) hurry(now time.Time) {
+	for _, o := range x.offers {
+		o.sendAt, o.pause = now, 0
+	}
+}
+
 // ask has the service asked for an offer's key.
 func (x *exchange) ask(now time.Time, o *offer, sooner func(time.Time)) {
 	switch {
