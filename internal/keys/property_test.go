@@ -171,6 +171,7 @@ func TestRingProperties(t *testing.T) {
 			},
 			"unreadable": func(t *rapid.T) {
 				side := aSide.Draw(t, "side")
+				w.check(t, w.ring.Tick(w.now), true)
 				before := len(w.out)
 				c := w.ring.Update(side, keys.Snapshot{Unavailable: true, Findings: []keys.Finding{{Code: health.ChannelUnreadable}}}, w.now)
 				w.check(t, c, false)
