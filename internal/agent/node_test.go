@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -111,7 +112,9 @@ type node struct {
 	runDir   string
 	stateDir string
 	log      *record
-	life     *life // what the agent may do before it dies; nil: everything
+	life     *life        // what the agent may do before it dies; nil: everything
+	skew     atomic.Int64 // by how much the node's wall clock is ahead
+	override func() (keys.Override, error)
 	// service makes channel b anew with each agent, instead of channels[1].
 	service func() keys.Channel
 
@@ -240,11 +243,15 @@ func (n *node) start(links ...inventory.NodeLink) {
 	g, ctx := errgroup.WithContext(ctx)
 	opts := Options{Node: n.name, RunDir: n.runDir, StateDir: n.stateDir}
 	opts.Log = slog.New(slog.NewTextHandler(n.log, nil)).With("at", n.name)
+	if n.override != nil {
+		opts.Override = func(inventory.AgeOverride, string, time.Time) (keys.Override, error) { return n.override() }
+	}
 	on, kernel := n.platform(), macsec.Kernel(n.kernel)
 	if n.life != nil {
 		on, kernel = n.life.around(on, kernel)
 	}
 	n.server = newServer(opts, on, kernel, n.links)
+	n.server.wall = func() time.Time { return time.Now().Add(time.Duration(n.skew.Load())) }
 	n.server.open = func(*inventory.Inventory, *slog.Logger) [2]keys.Channel {
 		if n.service != nil {
 			return [2]keys.Channel{n.channels[0], n.service()}

@@ -11,7 +11,7 @@ import (
 )
 
 // An epoch that was revoked while the agent was away keys nothing once the channel
-// that says so was heard; one that the channels just cannot be asked for goes on.
+// that says so was heard; one that a channel just cannot be asked for goes on.
 func TestEpochRevokedWhileAway(t *testing.T) {
 	for name, side := range map[string]keys.Side{"channel a": keys.A, "channel b": keys.B} {
 		t.Run(name, func(t *testing.T) {
@@ -30,23 +30,23 @@ func TestEpochRevokedWhileAway(t *testing.T) {
 			})
 		})
 	}
-	t.Run("neither can be asked", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			p := newSecuredPair(t)
-			time.Sleep(time.Minute)
-			p.r1.halt()
-			for _, c := range p.r1.channels {
-				c.cut(true)
-			}
-			p.r1.start()
-			time.Sleep(time.Minute)
-			if err := p.r1.send(p.r2); err != nil {
-				t.Error(err)
-			}
-			for _, c := range p.r1.channels {
-				c.cut(false)
-			}
-			p.secured(20 * time.Second)
+	for name, away := range map[string][]keys.Side{"neither can be asked": {keys.A, keys.B}, "channel a cannot": {keys.A}, "channel b cannot": {keys.B}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newSecuredPair(t)
+				time.Sleep(time.Minute)
+				p.r1.halt()
+				for _, side := range away {
+					p.r1.channels[side].cut(true)
+				}
+				p.r1.start()
+				defer p.stream(t)()
+				time.Sleep(time.Minute)
+				for _, side := range away {
+					p.r1.channels[side].cut(false)
+				}
+				p.secured(20 * time.Second)
+			})
 		})
-	})
+	}
 }

@@ -7,8 +7,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -84,19 +86,21 @@ func (p *pair) checkSecrets(t *testing.T) {
 	var secrets [][]byte
 	for _, n := range p.nodes() {
 		a, b := n.channels[0].held, n.channels[1].held
-		for e := range a {
-			secrets = append(secrets, a[e])
-			if b[e] == nil {
-				continue
+		secrets = slices.AppendSeq(slices.AppendSeq(secrets, maps.Values(a)), maps.Values(b))
+		sa, sb := keys.NewSnapshot("", a), keys.NewSnapshot("", b)
+		for ea := range a {
+			for eb := range b {
+				e, ok := keys.Pair(ea, eb)
+				if !ok {
+					continue
+				}
+				id := keys.Identity{Link: n.link.ID, Nodes: []string{"r1", "r2"}}
+				cak, err := keys.Combine(id, e, sa.Keys[ea], sb.Keys[eb])
+				if err != nil {
+					continue
+				}
+				secrets = append(secrets, cak.Key.Bytes())
 			}
-			secrets = append(secrets, b[e])
-			sa, sb := keys.NewSnapshot("", a), keys.NewSnapshot("", b)
-			id := keys.Identity{Link: n.link.ID, Nodes: []string{"r1", "r2"}}
-			cak, err := keys.Combine(id, e, sa.Keys[e], sb.Keys[e])
-			if err != nil {
-				continue
-			}
-			secrets = append(secrets, cak.Key.Bytes())
 		}
 	}
 	texts := map[string]string{"the log": p.r1.log.String()}

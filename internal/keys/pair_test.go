@@ -67,10 +67,10 @@ func TestPairProperties(t *testing.T) {
 			}
 		}
 		// And the other way round: each generation is of one pair.
-		any := keys.Epoch{Number: 9, Generation: rapid.Uint32().Draw(t, "any")}
-		a, b = any.Sides()
-		if back, ok := keys.Pair(a, b); !ok || back != any {
-			t.Fatalf("%s is of %s and %s, which make %s", any, a, b, back)
+		one := keys.Epoch{Number: 9, Generation: rapid.Uint32().Draw(t, "any")}
+		a, b = one.Sides()
+		if back, ok := keys.Pair(a, b); !ok || back != one {
+			t.Fatalf("%s is of %s and %s, which make %s", one, a, b, back)
 		}
 	})
 }

@@ -26,6 +26,8 @@ type Options struct {
 	Rescan time.Duration
 	// Ticks replaces the timer of the rescan, for tests with their own time.
 	Ticks <-chan time.Time
+	// Now tells the date, by which epochs have started; nil is time.Now.
+	Now func() time.Time
 	// Log gets one line a fault of the watch itself; nil discards.
 	Log *slog.Logger
 }
@@ -47,6 +49,9 @@ func New(root string, o Options) *Channel {
 	}
 	if o.Rescan <= 0 {
 		o.Rescan = defaultRescan
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -95,21 +100,24 @@ func (c *Channel) Watch(ctx context.Context, link string, deliver func(keys.Snap
 		say(c.arm(s, link))
 		looked := signature(c.root, link)
 		snapshot := Scan(c.root, link).Snapshot()
-		if d := digest(snapshot); d != delivered {
+		d := digest(snapshot) // of what there is, for what is revoked may be far ahead
+		again := snapshot.LimitPrefetch(c.opts.Now())
+		d += again.String()
+		if d != delivered {
 			delivered = d
 			deliver(snapshot)
 		} else {
 			snapshot.Erase()
 		}
-		if !c.wait(ctx, s, ticks, link, looked) {
+		if !c.wait(ctx, s, ticks, link, looked, again) {
 			return nil
 		}
 	}
 }
 
-// wait returns true when the directory must be read again, false when ctx is
-// done.
-func (c *Channel) wait(ctx context.Context, s *subscriber, ticks <-chan time.Time, link, looked string) bool {
+// wait returns true when the directory must be read again, since it has changed or
+// since more of it may be delivered, false when ctx is done.
+func (c *Channel) wait(ctx context.Context, s *subscriber, ticks <-chan time.Time, link, looked string, again time.Time) bool {
 	for {
 		select {
 		case <-ctx.Done():
@@ -117,7 +125,7 @@ func (c *Channel) wait(ctx context.Context, s *subscriber, ticks <-chan time.Tim
 		case <-s.kick:
 			return true
 		case <-ticks:
-			if signature(c.root, link) != looked {
+			if signature(c.root, link) != looked || !again.IsZero() && !c.opts.Now().Before(again) {
 				return true
 			}
 		}

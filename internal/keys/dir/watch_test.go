@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -183,6 +184,26 @@ func TestRescanIsTheSafetyNet(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.has()
+}
+
+// Of what has not started, two epochs are delivered, and the next when one has.
+func TestNoMoreThanTwoEpochsAhead(t *testing.T) {
+	root := t.TempDir()
+	d := filepath.Join(root, link)
+	if err := os.Mkdir(d, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"30000000.0", "30000010.0", "30000020.0", "30000030.0"} {
+		put(t, filepath.Join(d, name+".key"), digits+"\n", 0o600)
+	}
+	var minute atomic.Int64
+	minute.Store(30000000)
+	ticks := make(chan time.Time)
+	w := watch(t, dir.New(root, dir.Options{Ticks: ticks, Now: func() time.Time { return time.Unix(minute.Load()*60, 0) }}), link)
+	w.ticks = ticks
+	w.has("30000000.0", "30000010.0", "30000020.0")
+	minute.Store(30000010)
+	w.has("30000000.0", "30000010.0", "30000020.0", "30000030.0")
 }
 
 func TestLinksShareAChannel(t *testing.T) {
