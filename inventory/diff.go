@@ -220,6 +220,9 @@ func differing(running, next *Inventory, before, after *Link) (names []string, w
 			}
 			if !alike(pair[0], pair[1]) {
 				note("policy."+name, "policy."+name)
+				if name == "cak_epoch" && (next.Channels.A.KeyService() || next.Channels.B.KeyService()) {
+					whole = max(whole, Resumed) // the ends ask for keys by it
+				}
 			}
 		}
 		if !before.External && !after.External {

@@ -2,7 +2,6 @@ package inventory_test
 
 import (
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -26,47 +25,6 @@ func TestKeyedLinks(t *testing.T) {
 	later := inv.At(day.AddDate(0, 6, 0))
 	if diff := cmp.Diff([]string{"wave", "duct", "old", "lan"}, ids(later)); diff != "" {
 		t.Errorf("keyed links half a year later (-want +got):\n%s", diff)
-	}
-	if inv.Digest("n") == later.Digest("n") {
-		t.Error("the digest does not see that other links are keyed")
-	}
-}
-
-// TestDigest changes an inventory and looks whether an issuer and an agent that
-// have one version each would still agree.
-func TestDigest(t *testing.T) {
-	const nobody = "the inventory of a node that is not there"
-	before := parse(t, running, day)
-	for name, tc := range map[string]struct {
-		change []string // old, new
-		same   map[string]bool
-	}{
-		"order": {[]string{"links:\n", "links:\n  - {id: first, a: n/eth9, z: m/eth9, segments: [{site: s}]}\n"},
-			map[string]bool{"n": true, "m": true, "o": true}},
-		"order of members": {[]string{"members: [n/eth5, m/eth5, o/eth5]", "members: [o/eth5, n/eth5, m/eth5]"},
-			map[string]bool{"n": true, "m": true, "o": true}},
-		"an interface":  {[]string{"n/eth5", "n/eth6"}, map[string]bool{"n": true, "m": true, "o": true}},
-		"the id":        {[]string{"id: wave", "id: wire"}, map[string]bool{"n": false, "m": false, "o": true}},
-		"one more link": {[]string{"links:\n", "links:\n  - {id: first, a: o/eth9, z: m/eth9}\n"}, map[string]bool{"n": true, "m": false, "o": false}},
-		"a member less": {[]string{"members: [n/eth5, m/eth5, o/eth5]", "members: [n/eth5, o/eth5]"},
-			map[string]bool{"n": false, "m": false, "o": false}},
-	} {
-		after := parse(t, strings.Replace(running, tc.change[0], tc.change[1], 1), day)
-		for node, want := range tc.same {
-			if got := before.Digest(node) == after.Digest(node); got != want {
-				t.Errorf("%s: the digest of %s is the same: %v, want %v", name, node, got, want)
-			}
-		}
-	}
-	if d := before.Digest("n"); len(d) != 64 || d == before.Digest("m") {
-		t.Errorf("the digest of n is %q", d)
-	}
-	if d := before.Digest("nobody"); d != "" {
-		t.Errorf("%s has the digest %q", nobody, d)
-	}
-	// What is agreed on between releases does not change with one.
-	if got, want := before.Digest("o"), "91b400b2cd850af458429ef2c1fa4d05c263236d14deeb71a07bcc23b2aa907b"; got != want {
-		t.Errorf("the digest of o is %s, want %s", got, want)
 	}
 }
 

@@ -14,6 +14,9 @@ import (
 	"github.com/lever-link/lever/internal/keys/bundle"
 	"github.com/lever-link/lever/internal/keys/dir"
 	"github.com/lever-link/lever/internal/keys/etcd"
+	"github.com/lever-link/lever/internal/keys/etsi014"
+	"github.com/lever-link/lever/internal/keys/keyservice"
+	"github.com/lever-link/lever/internal/keys/skip"
 	"github.com/lever-link/lever/internal/signed"
 	"github.com/lever-link/lever/inventory"
 )
@@ -28,7 +31,7 @@ func (s *server) openChannels(inv *inventory.Inventory, log *slog.Logger) [2]key
 		if c.Type == "" {
 			return nil
 		}
-		channel, err := s.openChannel(c, s.channelDir(side), log.With("channel", side.String()))
+		channel, err := s.openChannel(inv, side, c, log.With("channel", side.String()))
 		if err != nil {
 			log.Error("a channel cannot be opened", "channel", side.String(), "type", c.Type, "error", err)
 			return unopened{c, err}
@@ -44,7 +47,12 @@ func (s *server) channelDir(side keys.Side) string {
 	return filepath.Join(s.opts.StateDir, "channels", side.String())
 }
 
-func (s *server) openChannel(c inventory.Channel, state string, log *slog.Logger) (keys.Channel, error) {
+func (s *server) openChannel(inv *inventory.Inventory, side keys.Side, c inventory.Channel, log *slog.Logger) (keys.Channel, error) {
+	state := s.channelDir(side)
+	service := keyservice.Options{
+		Side: side, Node: s.opts.Node, Nodes: s.nodesOf, Epoch: inv.Policy.CAKEpoch, URL: c.URL, CA: c.CA, Certificate: c.Certificate, Key: c.Key,
+		StateDir: state, Now: s.wall, Log: log,
+	}
 	switch c.Type {
 	case "dir":
 		return dir.New(c.Path, dir.Options{Log: log}), nil
@@ -60,7 +68,7 @@ func (s *server) openChannel(c inventory.Channel, state string, log *slog.Logger
 		identities := filepath.Join(s.opts.StateDir, IdentityDir)
 		return bundle.New(bundle.Config{
 			Source: source, CA: c.CA, Node: s.opts.Node, Signers: signers, Threshold: c.Threshold, CacheDir: state,
-			Identities: func() ([]age.Identity, error) { return loadIdentities(identities, log) },
+			Identities:  func() ([]age.Identity, error) { return loadIdentities(identities, log) },
 			LinksDigest: s.linksDigest, Now: s.wall, Log: log,
 		})
 	case "etcd":
@@ -68,6 +76,10 @@ func (s *server) openChannel(c inventory.Channel, state string, log *slog.Logger
 			Endpoints: c.Endpoints, Prefix: c.Prefix, Node: s.opts.Node, Nodes: s.nodesOf, CA: c.CA, Certificate: c.Certificate, Key: c.Key,
 			StateFile: filepath.Join(state, "etcd.json"), Now: s.wall, Log: log,
 		})
+	case "etsi014":
+		return etsi014.New(service)
+	case "skip":
+		return skip.New(service)
 	}
 	return nil, fmt.Errorf("this Lever knows no channel of type %q", c.Type)
 }

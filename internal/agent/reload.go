@@ -258,7 +258,8 @@ func (s *server) adopt(next *inventory.Inventory) (changed int) {
 	changes := s.changesHere(last, next)
 	s.inv = next
 	s.inForce.Store(next)
-	if !last.Channels.Equal(next.Channels) {
+	asked := next.Channels.A.KeyService() || next.Channels.B.KeyService()
+	if !last.Channels.Equal(next.Channels) || asked && last.Policy.CAKEpoch != next.Policy.CAKEpoch {
 		s.channels = s.open(next, s.log)
 	}
 	s.list(links)
