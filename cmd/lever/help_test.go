@@ -93,7 +93,8 @@ func TestVerbs(t *testing.T) {
 			t.Errorf("%s: takes any arguments and does not say what they are", v.CommandPath())
 		}
 	}
-	want := []string{"agent", "audit", "check", "demo", "down", "keys", "keys issue", "keys list", "keys revoke", "node", "node enrol", "node init", "node retire", "node show", "rekey", "status", "suspend"}
+	want := []string{"agent", "audit", "check", "demo", "down", "keys", "keys grant", "keys init", "keys issue", "keys list",
+		"keys override", "keys revoke", "keys serve", "keys sign", "keys verify", "node", "node enrol", "node init", "node retire", "node show", "rekey", "status", "suspend"}
 	if !slices.Equal(names, want) {
 		t.Errorf("the verbs are %q, want %q", names, want)
 	}
@@ -218,14 +219,21 @@ func raisedFaults(t *testing.T) map[health.Code]bool {
 			}
 		}
 	}
-	for _, room := range []string{"internal/agent", "internal/keys", "internal/keys/dir"} {
+	for _, room := range []string{"internal/agent", "internal/keys", "internal/keys/dir", "internal/keys/bundle", "internal/keys/etcd", "internal/keys/keyservice"} {
 		for _, file := range goFiles(t, moduleAt+"/"+room) {
 			for _, d := range declarations(t, file) {
 				ast.Inspect(d, func(n ast.Node) bool {
 					switch n := n.(type) {
 					case *ast.CallExpr:
-						if s, ok := n.Fun.(*ast.SelectorExpr); ok && s.Sel.Name == "Raise" && len(n.Args) > 2 {
-							use(n.Args[0])
+						switch f := n.Fun.(type) {
+						case *ast.SelectorExpr:
+							if (f.Sel.Name == "Raise" || f.Sel.Name == "drifted") && len(n.Args) > 2 {
+								use(n.Args[0])
+							}
+						case *ast.Ident:
+							if f.Name == "refuse" {
+								use(n.Args[0])
+							}
 						}
 					case *ast.KeyValueExpr:
 						use(n.Value)
