@@ -5,7 +5,7 @@
 # make sim     SEEDS (1000) seeds of a simulated hour each, from FIRST (1) on
 #              and for FOR (0: no limit) at most
 # make mutants puts deliberate bugs in, one by one, which the simulation must find
-# make trials  restarts, absences and drifts as often and as long as is promised (half an hour)
+# make trials  restarts, absences, drifts and rotation as often and as long as is promised (an hour and a half)
 # make chaos   everything at once on one link, for FOR (3m), from SEED (1)
 # make bench   all benchmarks
 # make deb     bin/lever_VERSION_ARCH.deb, by nfpm, pinned; installed into the cache
@@ -51,14 +51,19 @@ FIGURES := $(CURDIR)/bin/figures
 KERNEL_TESTS = $(shell grep -rlE --include='*_test.go' '^//go:build .*\bkernel\b' . | \
 	grep -v /testdata/ | xargs -r -n 1 dirname | sort -u | grep -vx ./internal/uml/umlexec)
 
-KERNEL_TEST = LEVER_FIGURES=$(FIGURES) CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 \
+KERNEL_TEST = LEVER_FIGURES=$(FIGURES) LEVER_ETCD=$(ETCD) CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 \
 	-artifacts -outputdir $(CURDIR)/bin -exec $(UMLEXEC)
+# A real etcd of three members: a Go module of its own, so that Lever does not
+# depend on etcd's server.
+ETCD     := $(CURDIR)/bin/etcdcluster
+ETCDTEST := internal/keys/etcd/etcdtest
+CHANNELS = ^(TestTwoChannels|TestRevokedNode)
 BESIDE = ^(TestWPA|TestFlood|TestSuspend|TestPSK|TestDelay)
 # Another build of lever is upgraded to, and back.
 TRIAL = LEVER_NEXT=$(CURDIR)/bin/lever $(KERNEL_TEST) -timeout 3h
 TRIALS = ^(TestChaos|TestDrift|TestRestartTrials|TestReturn)
 
-.PHONY: test-lever test-trials trials chaos test-others demo test lint fuzz sim bench kernel tools build mutants deb test-deb test-tpm
+.PHONY: always test-channels test-etcd test-lever test-trials trials chaos test-others demo test lint fuzz sim bench kernel tools build mutants deb test-deb test-tpm
 
 build:
 	CGO_ENABLED=0 $(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/lever ./cmd/lever
@@ -77,10 +82,11 @@ test: kernel tools
 	@$(if $(RACE),,echo "no C compiler ($${CC:-gcc}): the race detector is left out")
 	$(GO) test $(RACE) ./...
 	@$(MAKE) --no-print-directory test-deb test-tpm
+	@$(MAKE) --no-print-directory test-etcd
 	$(SIM) -sim.seeds=200
 	CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 ./internal/uml/...
 	@rm -rf bin/_artifacts $(FIGURES) $(FIGURES).*
-	$(MAKE) --no-print-directory -j 3 -O test-lever test-others test-trials
+	$(MAKE) --no-print-directory -j 4 -O test-lever test-others test-trials test-channels
 	@cat $(FIGURES) $(FIGURES).*
 
 # The unit and the package, by systemd-analyze and dpkg; no root needed.
@@ -95,24 +101,37 @@ test-tpm: tools
 
 # A guest has one processor: the longest package has three of them, side by side.
 test-lever:
-	$(KERNEL_TEST) -skip '$(BESIDE)|$(TRIALS)' ./cmd/lever
+	$(KERNEL_TEST) -skip '$(BESIDE)|$(TRIALS)|$(CHANNELS)' ./cmd/lever
 
 # Beside two other guests nothing is quick.
 test-trials: build
 	$(TRIAL) -run '$(TRIALS)' ./cmd/lever -chaos.for=3m -drift.within=6s
+
+# Keys over an etcd and sealed bundles; epochs last a minute, and so this waits.
+test-channels: $(ETCD)
+	$(KERNEL_TEST) -run '$(CHANNELS)' ./cmd/lever
+
+# What needs etcd and no kernel.
+test-etcd:
+	cd $(ETCDTEST) && $(GO) vet ./... && $(GO) test -count=1 ./...
+
+# Always: whether it is up to date, go knows.
+$(ETCD): always
+	cd $(ETCDTEST) && CGO_ENABLED=0 $(GO) build -o $@ ./cmd/etcdcluster
 
 test-others:
 	$(KERNEL_TEST) -run '$(BESIDE)' ./cmd/lever
 	$(KERNEL_TEST) $(filter-out ./cmd/lever,$(KERNEL_TESTS))
 
 # What is promised, one after the other, for times that mean something.
-trials: build kernel tools
+trials: build kernel tools $(ETCD)
 	@mkdir -p bin && rm -f $(FIGURES).*
 	$(TRIAL) -run '^TestRestartTrials$$' ./cmd/lever -trials.rounds=50 -trials.seed=$(SEED)
 	$(TRIAL) -run '^TestWPASupplicant$$/^restarts$$' ./cmd/lever -trials.wpa=10
 	$(TRIAL) -run '^TestReturn$$|^TestSuspend$$' ./cmd/lever -trials.away=60s
 	$(TRIAL) -parallel 1 -run '^TestDrift$$' ./cmd/lever
 	$(TRIAL) -run '^TestDriftSequences$$' ./cmd/lever -drift.for=10m -trials.seed=$(SEED)
+	$(TRIAL) -run '$(CHANNELS)' ./cmd/lever -rotation.for=30m -rotation.rate=1000 -rotation.quorum=5m
 	@cat $(FIGURES).*
 
 chaos: build kernel
@@ -141,6 +160,7 @@ mutants:
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+	cd $(ETCDTEST) && $(GO) test -run '^$$' -bench . -benchmem ./...
 
 # A kernel with MACsec: the host's own if it has it and we are root, else
 # user-mode Linux.

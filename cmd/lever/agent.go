@@ -7,12 +7,14 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/lever-link/lever/internal/agent"
+	"github.com/lever-link/lever/internal/identity"
 	"github.com/lever-link/lever/internal/metrics"
 	"github.com/lever-link/lever/internal/quiet"
 	"github.com/lever-link/lever/internal/service"
@@ -97,7 +99,10 @@ func serve(ctx context.Context, o agent.Options, metricsAt string) error {
 			o.Observe = m.Serve
 		}
 	}
-	confined, err := service.Confine(service.Paths{Read: append(paths, o.Inventory), Write: []string{o.RunDir, o.StateDir}}, o.Log)
+	confined, err := service.Confine(service.Paths{
+		Read: append(paths, o.Inventory), Write: []string{o.RunDir, o.StateDir},
+		Devices: identity.Devices(filepath.Join(o.StateDir, identity.Dir)),
+	}, o.Log)
 	if err != nil {
 		return err
 	}

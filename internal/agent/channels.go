@@ -21,9 +21,6 @@ import (
 	"github.com/lever-link/lever/inventory"
 )
 
-// IdentityDir is where a node's identities are, beneath its state directory.
-const IdentityDir = "identity"
-
 // openChannels makes the inventory's two channels. They share nothing but this
 // node's name, and what each keeps on disk lies apart.
 func (s *server) openChannels(inv *inventory.Inventory, log *slog.Logger) [2]keys.Channel {
@@ -65,7 +62,7 @@ func (s *server) openChannel(inv *inventory.Inventory, side keys.Side, c invento
 		if err != nil {
 			return nil, err
 		}
-		identities := filepath.Join(s.opts.StateDir, IdentityDir)
+		identities := filepath.Join(s.opts.StateDir, identity.Dir)
 		return bundle.New(bundle.Config{
 			Source: source, CA: c.CA, Node: s.opts.Node, Signers: signers, Threshold: c.Threshold, CacheDir: state,
 			Identities:  func() ([]age.Identity, error) { return loadIdentities(identities, log) },

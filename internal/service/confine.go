@@ -17,6 +17,8 @@ import (
 type Paths struct {
 	Read  []string // files and directories: the inventory, channels, key files
 	Write []string // directories: run and state, made if they are missing
+	// Devices are read and written: a TPM, if the node's identity is sealed to one.
+	Devices []string
 }
 
 // A Confinement is what Landlock lets this process open. The zero value, and nil,
@@ -79,6 +81,9 @@ func Confine(p Paths, log *slog.Logger) (*Confinement, error) {
 	}
 	for _, path := range c.both {
 		rules = append(rules, landlock.PathAccess(mayWrite, path))
+	}
+	for _, path := range p.Devices {
+		rules = append(rules, landlock.PathAccess(mayReadFile|landlock.AccessFSSet(ll.AccessFSWriteFile), path).IgnoreIfMissing())
 	}
 	// ABI 5 is files alone, up to ioctl on devices; what is newer is about sockets,
 	// of which the agent needs its own kinds.

@@ -116,6 +116,7 @@ func TestPackageContents(t *testing.T) {
 		"-rw-r--r-- root/root ./usr/share/doc/lever/copyright",
 		"-rw-r--r-- root/root ./usr/share/doc/lever/README.Debian",
 		"-rw-r--r-- root/root ./usr/share/doc/lever/examples/tcp.conf",
+		"-rw-r--r-- root/root ./usr/share/doc/lever/examples/tpm.conf",
 		"-rw-r--r-- root/root ./usr/share/doc/lever/examples/fleet/policy.yaml",
 	} {
 		if !slices.Contains(got, want) {
