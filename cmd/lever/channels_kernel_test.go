@@ -87,13 +87,13 @@ func TestTwoChannels(t *testing.T) {
 		outage["next epoch after that"] = f.nextEpoch()
 
 		t.Log("the source of the bundles is gone")
-		f.must(os.Rename(f.bundles, f.bundles+".gone"))
+		f.must(os.Rename(f.source, f.source+".gone"))
 		for i := range f.routers {
-			f.fault(i, health.ChannelUnreadable, "channel a", f.bundles)
+			f.fault(i, health.ChannelUnreadable, "channel a", f.source)
 		}
 		f.passes(5**rotationRate, func(c *lab.WireCount) int { return c.MACsec() })
 		f.await("the link to stay secured", isSecured, 0, 1)
-		f.must(os.Rename(f.bundles+".gone", f.bundles))
+		f.must(os.Rename(f.source+".gone", f.source))
 		for i := range f.routers {
 			f.noFault(i, health.ChannelUnreadable)
 		}

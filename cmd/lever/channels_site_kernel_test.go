@@ -25,7 +25,8 @@ type fleet struct {
 	*site
 	etcd    *lab.Etcd
 	office  *lab.Netspace // where etcd and its issuer are
-	bundles string        // the source of channel a
+	bundles string        // what the issuer of channel a writes
+	source  string        // and where the nodes find it
 	issuerA *lab.Issuer
 	issuerB *lab.Issuer
 	// rootArgs are what root's commands on channel b need.
@@ -52,7 +53,8 @@ func newFleet(t *testing.T, routers int, policy string) *fleet {
 	prefix := fmt.Sprintf("acc%d-", siteNames.n)
 	siteNames.Unlock()
 	s := &site{T: t, dir: t.TempDir()}
-	f := &fleet{site: s, bundles: filepath.Join(s.dir, "bundles")}
+	f := &fleet{site: s, bundles: filepath.Join(s.dir, "bundles"), source: filepath.Join(s.dir, "source")}
+	s.must(os.Symlink(f.bundles, f.source))
 	binary, err := leverFile()
 	s.must(err)
 	space := func(name string) *lab.Netspace {
@@ -116,7 +118,7 @@ func newFleet(t *testing.T, routers int, policy string) *fleet {
 	s.address(1, 0)
 
 	f.root("grant", "--issuer-name", "issuer-b")
-	f.issuerA = f.startIssuer("a", binary, "--issuer", filepath.Join(s.dir, "issuer-a"))
+	f.issuerA = f.startIssuer("a", binary, "--issuer", filepath.Join(s.dir, "issuer-a"), "--out", f.bundles)
 	f.issuerB = f.startIssuer("b", binary, "--certificate", issuer.Certificate, "--key", issuer.Key)
 	s.capture(nil)
 	t.Cleanup(func() {
@@ -146,7 +148,7 @@ channels:
 sites:
   s1: {custody: controlled-building}
 nodes:
-`, policy, f.bundles, signer, strings.Join(f.etcd.Endpoints, `", "`), f.etcd.CA, f.path("tls/node.crt"), f.path("tls/node.key"))
+`, policy, f.source, signer, strings.Join(f.etcd.Endpoints, `", "`), f.etcd.CA, f.path("tls/node.crt"), f.path("tls/node.key"))
 	for i := range routers {
 		fmt.Fprintf(&b, "  r%d: {site: s1}\n", i+1)
 	}

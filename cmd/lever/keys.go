@@ -189,7 +189,7 @@ func (t *keysTarget) issue(cmd *cobra.Command, channel issue.Channel, r issue.Re
 		_, werr := fmt.Fprintf(cmd.OutOrStdout(), "%d issued, %d had been%s\n", res.Written, res.Kept, ofEpochs(r.Epochs))
 		err = errors.Join(err, werr)
 	}
-	for _, n := range res.Notes {
+	for _, n := range append(res.Notes, res.Warnings...) {
 		fmt.Fprintln(cmd.ErrOrStderr(), n)
 	}
 	return err

@@ -81,7 +81,7 @@ func (b *bundleChannel) Issue(ctx context.Context, r Request) (Result, error) {
 		o.Epochs = r.Epochs
 	}
 	done, err := b.run(ctx, o)
-	res := Result{Written: done.Keys, Notes: done.Warnings}
+	res := Result{Written: done.Keys, Warnings: done.Warnings}
 	if done.Bundles+done.Indexes > 0 {
 		res.Notes = append(res.Notes, fmt.Sprintf("%d bundles and %d indexes written for %d nodes, %d octets", done.Bundles, done.Indexes, done.Nodes, done.Octets))
 		if b.conf.Threshold > 1 {

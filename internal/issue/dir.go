@@ -58,7 +58,7 @@ func (d *dirChannel) Issue(ctx context.Context, r Request) (Result, error) {
 			return res, ctx.Err()
 		}
 		if n := slices.IndexFunc(d.nodes[link], func(node string) bool { return slices.Contains(gone, node) }); n >= 0 {
-			res.Notes = append(res.Notes, fmt.Sprintf("link %s gets no keys: its node %s was revoked; take it out of the inventory", link, d.nodes[link][n]))
+			res.Warnings = append(res.Warnings, fmt.Sprintf("link %s gets no keys: its node %s was revoked; take it out of the inventory", link, d.nodes[link][n]))
 			continue
 		}
 		var done []keys.Epoch

@@ -71,7 +71,7 @@ func (e *etcdChannel) Issue(ctx context.Context, r Request) (Result, error) {
 		res.Notes = append(res.Notes, fmt.Sprintf("%d were missing at some of their nodes, and were copied there", p.Repaired))
 	}
 	if p.Revoked > 0 {
-		res.Notes = append(res.Notes, fmt.Sprintf("%d are not issued, for a node of theirs was revoked; take it out of the inventory", p.Revoked))
+		res.Warnings = append(res.Warnings, fmt.Sprintf("%d are not issued, for a node of theirs was revoked; take it out of the inventory", p.Revoked))
 	}
 	return res, err
 }

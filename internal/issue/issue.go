@@ -61,8 +61,8 @@ type Result struct {
 	// Written are the keys that were issued, one for each link and epoch, Kept those
 	// that had been.
 	Written, Kept int
-	// Notes are for the operator.
-	Notes []string
+	// Notes say what was done besides, Warnings what the operator should see to.
+	Notes, Warnings []string
 }
 
 // Target is what to revoke: one of Node, Link and Number.

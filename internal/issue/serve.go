@@ -71,11 +71,11 @@ func (s *Server) once(ctx context.Context) (wait time.Duration, err error) {
 	now := s.Now()
 	numbers := Numbers(now, schedule.Epoch, 1+keys.MaxPrefetch)
 	res, err := channel.Issue(ctx, Request{Epochs: numbers})
-	for _, n := range res.Notes {
-		s.Log.Warn(n)
+	for _, w := range res.Warnings {
+		s.Log.Warn(w)
 	}
-	if res.Written > 0 {
-		s.Log.Info("issued", "written", res.Written, "kept", res.Kept, "epochs", numbers)
+	if res.Written > 0 || res.Notes != nil {
+		s.Log.Info("issued", "written", res.Written, "kept", res.Kept, "epochs", numbers, "notes", res.Notes)
 	}
 	if err != nil {
 		return 0, err
