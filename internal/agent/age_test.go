@@ -5,6 +5,7 @@ package agent
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -155,19 +156,38 @@ func TestKeyBecomesTooOldWhileNoAgentRuns(t *testing.T) {
 	}
 }
 
+// statement is an override as it is read at the moment.
+type statement struct {
+	mu  sync.Mutex
+	now keys.Override
+	err error
+}
+
+func (s *statement) say(o keys.Override, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now, s.err = o, err
+}
+
+func (s *statement) read() (keys.Override, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now, s.err
+}
+
 func TestOverrideOfAnAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t)
-		said, err := keys.Override{}, error(nil)
+		var said statement
 		for _, n := range p.nodes() {
 			n.policy.CAKEpoch, n.policy.MaxAge = 2*time.Minute, 10*time.Minute
-			n.override = func() (keys.Override, error) { return said, err }
+			n.override = said.read
 		}
 		p.deliver(epoch(t, "1.0"))
 		p.start()
 		p.secured(time.Second)
 		time.Sleep(8 * time.Minute)
-		said = keys.Override{Until: time.Now().Add(5 * time.Minute), Reason: "the vault is flooded", Signers: []string{"ann", "bob"}}
+		said.say(keys.Override{Until: time.Now().Add(5 * time.Minute), Reason: "the vault is flooded", Signers: []string{"ann", "bob"}}, nil)
 		end := p.stream(t)
 		time.Sleep(4 * time.Minute)
 		for _, n := range p.nodes() {
@@ -178,7 +198,7 @@ func TestOverrideOfAnAge(t *testing.T) {
 			}
 		}
 		// A file that cannot be read takes nothing back.
-		said, err = keys.Override{}, errors.New("input/output error")
+		said.say(keys.Override{}, errors.New("input/output error"))
 		time.Sleep(50 * time.Second)
 		end()
 		time.Sleep(20 * time.Second)
@@ -187,10 +207,10 @@ func TestOverrideOfAnAge(t *testing.T) {
 			t.Errorf("the error was logged %d times", n)
 		}
 		// A new one opens it again, and taking it back closes it within a minute.
-		said, err = keys.Override{Until: time.Now().Add(time.Hour), Reason: "it still is", Signers: []string{"ann", "bob"}}, nil
+		said.say(keys.Override{Until: time.Now().Add(time.Hour), Reason: "it still is", Signers: []string{"ann", "bob"}}, nil)
 		time.Sleep(rollEvery + 20*time.Second)
 		p.on(0, "1.0")
-		said = keys.Override{}
+		said.say(keys.Override{}, nil)
 		time.Sleep(rollEvery)
 		p.closed()
 	})
