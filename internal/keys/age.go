@@ -17,7 +17,8 @@ import (
 //   - Time in which an agent runs is measured by the monotonic clock, which nobody
 //     can set. What the wall clock does meanwhile changes no age.
 //   - That time is recorded every so often (State.Used), so that it counts over
-//     restarts, whatever the wall clock says then.
+//     restarts, whatever the wall clock says then. What a restart can lose of it is the
+//     time since the last record, an hour at most.
 //   - Time in which no agent ran, nobody has measured: for that, and for nothing
 //     else, the date of the confirmation is compared with the wall clock once, when
 //     the record is read, and the greater of both is taken. A clock that is far ahead

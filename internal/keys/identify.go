@@ -1,6 +1,10 @@
 package keys
 
-import "slices"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 // Identify tells which epoch of this link a CKN names that this end does not
 // offer, and which sides have not delivered their part of it here. It knows the
@@ -23,7 +27,7 @@ func (r *Ring) Identify(ckn []byte) (e Epoch, missing []Side, ok bool) {
 
 // candidates are the epochs that a far end may speak of.
 func (r *Ring) candidates() map[Epoch]bool {
-	const reach, generations = 64, 2
+	const generations = 2
 	out := make(map[Epoch]bool)
 	var around []uint64
 	note := func(e Epoch) {
@@ -62,17 +66,19 @@ func (r *Ring) candidates() map[Epoch]bool {
 	}
 	slices.Sort(around)
 	for _, n := range slices.Compact(around) {
-		first := uint64(1)
-		if n > reach {
-			first = n - reach
+		// The ones beside it: 64 that are counted, or 8 on the schedule.
+		reach, step := uint64(64), uint64(1)
+		if n >= firstScheduled && r.ages.cakEpoch >= time.Minute {
+			reach, step = 8, uint64(r.ages.cakEpoch/time.Minute)
 		}
-		for number := first; number <= n+reach && number >= first; number++ {
+		for k := range 2*reach + 1 {
+			number := n + (k-reach)*step // modulo 2^64, which is as good as any
 			for g := range uint32(generations * generations) {
 				out[Epoch{number, g}] = true
 			}
 		}
 	}
-	delete(out, Epoch{})
+	maps.DeleteFunc(out, func(e Epoch, _ bool) bool { return e.Number == 0 })
 	return out
 }
 

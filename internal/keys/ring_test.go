@@ -445,6 +445,19 @@ func TestIdentify(t *testing.T) {
 			t.Errorf("%s: %s %v %v", c.epoch, e, missing, ok)
 		}
 	}
+	b = newBench(t)
+	for word := range strings.FieldsSeq("date=30000000 limits=24h,168h a=30000000.0 b=30000000.0 ok=30000000.0") {
+		b.do(word)
+	}
+	for name, want := range map[string]bool{"30001440.0": true, "29998560.0": true, "30011520.3": true, "30000001.0": false, "30012960.0": false} {
+		ckn, err := keys.CKN(linkID, epoch(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e, _, ok := b.ring.Identify(ckn); ok != want || ok && e.String() != name {
+			t.Errorf("%s: %s %v", name, e, ok)
+		}
+	}
 	if _, _, ok := b.ring.Identify([]byte("abcd")); ok {
 		t.Error("a foreign CKN was recognised")
 	}
