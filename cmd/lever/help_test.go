@@ -94,7 +94,7 @@ func TestVerbs(t *testing.T) {
 		}
 	}
 	want := []string{"agent", "audit", "check", "demo", "down", "keys", "keys grant", "keys init", "keys issue", "keys list",
-		"keys override", "keys revoke", "keys serve", "keys sign", "keys verify", "node", "node enrol", "node init", "node retire", "node show", "rekey", "status", "suspend"}
+		"keys override", "keys readmit", "keys revoke", "keys serve", "keys sign", "keys verify", "node", "node enrol", "node init", "node retire", "node show", "rekey", "status", "suspend"}
 	if !slices.Equal(names, want) {
 		t.Errorf("the verbs are %q, want %q", names, want)
 	}

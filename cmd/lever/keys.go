@@ -33,7 +33,7 @@ for bundle the issuer's private directory, for etcd the issuer's certificate.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newKeysIssueCommand(), newKeysServeCommand(), newKeysListCommand(), newKeysVerifyCommand(), newKeysRevokeCommand(),
+	cmd.AddCommand(newKeysIssueCommand(), newKeysServeCommand(), newKeysListCommand(), newKeysVerifyCommand(), newKeysRevokeCommand(), newKeysReadmitCommand(),
 		newKeysInitCommand(), newKeysSignCommand(), newKeysGrantCommand(), newKeysOverrideCommand())
 	return cmd
 }

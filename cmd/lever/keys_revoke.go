@@ -78,3 +78,35 @@ func (t *keysTarget) target(word string, links []string) (issue.Target, error) {
 	}
 	return issue.Target{Number: number, Exact: exact, Links: links}, nil
 }
+
+func newKeysReadmitCommand() *cobra.Command {
+	var t keysTarget
+	cmd := &cobra.Command{
+		Use:   "readmit --channel a|b --inventory FILE NODE",
+		Short: "Let a node that was revoked have keys again",
+		Long: `Let a node that was revoked have keys again on a channel. It must be done on the
+channel on which it was revoked. What was revoked stays so: the node gets other
+keys, with the next lever keys issue.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if t.inventory == "" {
+				return errors.New("--inventory is missing: it says which nodes there are")
+			}
+			channel, err := t.open()
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, channel.Close()) }()
+			if t.inv.Nodes[args[0]] == nil {
+				return fmt.Errorf("there is no node %q in %s", args[0], t.inventory)
+			}
+			done, err := channel.Readmit(cmd.Context(), args[0])
+			if err == nil {
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), done)
+			}
+			return err
+		},
+	}
+	t.flags(cmd, "out", issueTo)
+	return cmd
+}

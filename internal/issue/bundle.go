@@ -168,6 +168,16 @@ func (b *bundleChannel) Revoke(ctx context.Context, t Target) ([]string, error) 
 	return append(lines, done.Warnings...), nil
 }
 
+// Readmit implements Channel.
+func (b *bundleChannel) Readmit(ctx context.Context, node string) (string, error) {
+	o := b.options()
+	o.Readmit = []string{node}
+	if _, err := b.run(ctx, o); err != nil {
+		return "", err
+	}
+	return "node " + node + " has keys again, of other generations; deliver them", nil
+}
+
 // Retire implements Channel.
 func (b *bundleChannel) Retire(ctx context.Context, before uint64) (int, error) {
 	o := b.options()

@@ -202,6 +202,14 @@ func (d *dirChannel) Revoke(_ context.Context, t Target) (done []string, err err
 	return nil, fmt.Errorf("revoking %s: none of the links (%s) has it in %s; see lever keys list", t, strings.Join(links, ", "), d.root)
 }
 
+// Readmit implements Channel.
+func (d *dirChannel) Readmit(_ context.Context, node string) (string, error) {
+	if err := dir.ReadmitNode(d.root, node); err != nil {
+		return "", err
+	}
+	return "node " + node + " may have keys again: issue them", nil
+}
+
 // Retire implements Channel.
 func (d *dirChannel) Retire(_ context.Context, before uint64) (erased int, err error) {
 	links, err := d.all()

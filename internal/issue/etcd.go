@@ -140,6 +140,18 @@ func (e *etcdChannel) Revoke(ctx context.Context, t Target) (done []string, err 
 	return append(done, fmt.Sprintf("revoked %s: %d values of %d links are gone", t, p.Keys, p.Revoked)), err
 }
 
+// Readmit implements Channel.
+func (e *etcdChannel) Readmit(ctx context.Context, node string) (string, error) {
+	existed, err := e.admin.Readmit(ctx, node)
+	switch {
+	case err != nil:
+		return "", err
+	case !existed:
+		return "", fmt.Errorf("readmitting node %s: it was not revoked", node)
+	}
+	return "node " + node + " may have keys again: give it access (lever keys grant), then issue", nil
+}
+
 // Retire implements Channel.
 func (e *etcdChannel) Retire(ctx context.Context, before uint64) (int, error) {
 	return e.admin.Retire(ctx, before)

@@ -108,6 +108,8 @@ type Channel interface {
 	Verify(ctx context.Context) (looked int, problems []string, err error)
 	// Revoke says what it revoked, one line each.
 	Revoke(ctx context.Context, t Target) (done []string, err error)
+	// Readmit lets a revoked node have keys again, and says what it did.
+	Readmit(ctx context.Context, node string) (done string, err error)
 	// Retire erases what is over: epochs before the number given.
 	Retire(ctx context.Context, before uint64) (erased int, err error)
 	Close() error

@@ -261,6 +261,21 @@ func RevokeNode(root, node string) error {
 	return nil
 }
 
+// ReadmitNode takes the mark of a revoked node away.
+func ReadmitNode(root, node string) error {
+	if err := keys.ValidLink(node); err != nil {
+		return fmt.Errorf("readmitting a node in %s: %q cannot name a file", root, node)
+	}
+	err := os.Remove(filepath.Join(root, nodeMark+node+nodeGone))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("readmitting node %s in %s: it was not revoked", node, root)
+	}
+	if err != nil {
+		return fmt.Errorf("readmitting node %s in %s: %w", node, root, err)
+	}
+	return nil
+}
+
 // RevokedNodes are the nodes that RevokeNode was told of.
 func RevokedNodes(root string) ([]string, error) {
 	entries, err := os.ReadDir(root)

@@ -34,7 +34,8 @@ type roleGrant struct {
 // as it must be that is nothing. Once access control is on, it takes root's
 // certificate: one with the Common Name root.
 //
-// Roles of nodes that are not among these stay as they are: see RevokeAccess.
+// Nodes that were revoked get nothing. Roles of nodes that are not among these stay as
+// they are: see RevokeAccess.
 func (a *Admin) Grant(ctx context.Context, nodes, issuers []string) (changes []string, err error) {
 	fail := func(err error) ([]string, error) {
 		return changes, fmt.Errorf("granting access to etcd: %w", err)
@@ -52,6 +53,11 @@ func (a *Admin) Grant(ctx context.Context, nodes, issuers []string) (changes []s
 			return fail(fmt.Errorf("%q is a node: an issuer needs a certificate of its own, with another Common Name", name))
 		}
 	}
+	gone, err := a.RevokedNodes(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	nodes = slices.DeleteFunc(slices.Clone(nodes), func(n string) bool { return slices.Contains(gone, n) })
 	g := granter{a: a, changed: func(format string, args ...any) { changes = append(changes, fmt.Sprintf(format, args...)) }}
 	if err := g.look(ctx); err != nil {
 		return fail(err)

@@ -32,16 +32,24 @@ func (o Options) check() error {
 	return nil
 }
 
-// Issue writes new random material for each link and each epoch's number, as
-// generation 0, in one transaction each: for all nodes of the link, if none has any
-// and the epoch was not revoked. What is there already stays as it is; where some of
-// the nodes lack it, it is copied to them. So it can be made again after it was
-// ended at any moment, without a duplicate or a gap.
+// maxRevoked is how often an epoch may be revoked and issued again.
+const maxRevoked = 64
+
+// Issue writes new random material for each link and each epoch's number, as its
+// first generation that was not revoked, in one transaction each: for all nodes of
+// the link, if none has any. What is there already stays as it is; where some of the
+// nodes lack it, it is copied to them. So it can be made again after it was ended at
+// any moment, without a duplicate or a gap. Links of nodes that were revoked get
+// nothing.
 //
 // A link that cannot be issued for does not hold up the others; the error tells of
 // the first ones. Progress is called from one goroutine at a time and may be nil.
 func (a *Admin) Issue(ctx context.Context, links []LinkSpec, numbers []uint64, o Options, progress func(Progress)) (Progress, error) {
 	if err := o.check(); err != nil {
+		return Progress{}, err
+	}
+	gone, err := a.RevokedNodes(ctx)
+	if err != nil {
 		return Progress{}, err
 	}
 	total := len(links) * len(numbers)
@@ -52,7 +60,16 @@ func (a *Admin) Issue(ctx context.Context, links []LinkSpec, numbers []uint64, o
 		if err != nil {
 			return 0, err
 		}
-		return a.issue(ctx, l, keys.Epoch{Number: numbers[i/len(links)]}, o)
+		if onAny(l, gone) {
+			return revoked, nil
+		}
+		e := keys.Epoch{Number: numbers[i/len(links)]}
+		for ; e.Generation < maxRevoked; e.Generation++ {
+			if done, err := a.issue(ctx, l, e, o); err != nil || done != revoked {
+				return done, err
+			}
+		}
+		return 0, fmt.Errorf("issuing epoch %d of link %q: it was revoked %d times; wait for the next one", e.Number, l.ID, maxRevoked)
 	})
 }
 
@@ -63,12 +80,19 @@ func (a *Admin) Reissue(ctx context.Context, links []LinkSpec, number uint64, o 
 	if err := o.check(); err != nil {
 		return Progress{}, err
 	}
+	gone, err := a.RevokedNodes(ctx)
+	if err != nil {
+		return Progress{}, err
+	}
 	return a.work(ctx, "reissuing", len(links), o.Workers, progress, func(ctx context.Context, i int) (outcome, error) {
 		l, err := spec(links[i])
 		if err != nil {
 			return 0, err
 		}
-		have, revoked, err := a.epochsOf(ctx, l)
+		if onAny(l, gone) {
+			return revoked, nil
+		}
+		have, marked, err := a.epochsOf(ctx, l)
 		if err != nil {
 			return 0, err
 		}
@@ -81,7 +105,7 @@ func (a *Admin) Reissue(ctx context.Context, links []LinkSpec, number uint64, o 
 		for e := range have {
 			note(e)
 		}
-		for e := range revoked {
+		for e := range marked {
 			note(e)
 		}
 		if !found {

@@ -61,6 +61,12 @@ func (n names) revoked(link string) string { return n.prefix + "/revoked/" + lin
 // mark is the name of a revoked epoch's mark.
 func (n names) mark(link string, e keys.Epoch) string { return n.revoked(link) + e.String() }
 
+// goneNodes is what the marks of revoked nodes begin with.
+func (n names) goneNodes() string { return n.prefix + "/revoked-nodes/" }
+
+// goneNode is the name of a revoked node's mark.
+func (n names) goneNode(node string) string { return n.goneNodes() + node }
+
 // place is what a key's name says.
 type place struct {
 	node, link string

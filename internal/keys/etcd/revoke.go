@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -82,12 +83,21 @@ func countDeleted(found []*pb.ResponseOp) (n int) {
 }
 
 // RevokeNode deletes every key of the links that the node is on, at all of their
-// ends, and whatever else the node has. The links are those of the inventory as it
+// ends, and whatever else the node has, and leaves a mark so that nothing is issued
+// for these links any more until Readmit. The links are those of the inventory as it
 // was with the node; others are left alone. Its access is for RevokeAccess, which
 // takes root's certificate.
 func (a *Admin) RevokeNode(ctx context.Context, node string, links []LinkSpec, progress func(Progress)) (Progress, error) {
 	if err := validName("node", node); err != nil {
 		return Progress{}, err
+	}
+	// The mark first: nothing is to be issued in between.
+	err := a.persist(ctx, "marking node "+node, func(ctx context.Context) error {
+		_, err := a.client.Put(ctx, a.names.goneNode(node), "revoked "+stamp(a.cfg.Now())+"\n")
+		return err
+	})
+	if err != nil {
+		return Progress{}, fmt.Errorf("revoking node %q: %w", node, err)
 	}
 	own := slices.DeleteFunc(slices.Clone(links), func(l LinkSpec) bool { return !slices.Contains(l.Nodes, node) })
 	p, err := a.Revoke(ctx, own, nil, progress)
@@ -105,6 +115,38 @@ func (a *Admin) RevokeNode(ctx context.Context, node string, links []LinkSpec, p
 		return p, fmt.Errorf("revoking node %q: %w", node, err)
 	}
 	return p, nil
+}
+
+// RevokedNodes are the nodes that RevokeNode has marked, sorted.
+func (a *Admin) RevokedNodes(ctx context.Context) (nodes []string, err error) {
+	err = a.pages(ctx, a.names.goneNodes(), true, func(name string, _ []byte) {
+		nodes = append(nodes, strings.TrimPrefix(name, a.names.goneNodes()))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("looking which nodes were revoked: %w", err)
+	}
+	return nodes, nil
+}
+
+// onAny reports whether a link is on one of the nodes.
+func onAny(l LinkSpec, nodes []string) bool {
+	return slices.ContainsFunc(l.Nodes, func(n string) bool { return slices.Contains(nodes, n) })
+}
+
+// Readmit takes the mark of a revoked node away, and reports whether there was one.
+// It gets access back by Grant, and keys by Issue.
+func (a *Admin) Readmit(ctx context.Context, node string) (existed bool, err error) {
+	if err := validName("node", node); err != nil {
+		return false, err
+	}
+	err = a.persist(ctx, "readmitting node "+node, func(ctx context.Context) error {
+		answer, err := a.client.Delete(ctx, a.names.goneNode(node))
+		if err == nil {
+			existed = existed || answer.Deleted > 0
+		}
+		return err
+	})
+	return existed, err
 }
 
 // Retire deletes epochs whose number is lower than before, with the marks of such,

@@ -106,10 +106,21 @@ func TestRevokedNode(t *testing.T) {
 	if x := former.finding(health.ChannelDenied); !x.unavailable {
 		t.Error(x)
 	}
-	// Nor is it issued again under the same name.
+	// Nor is anything issued for it again, until somebody says so; and then under other
+	// names.
 	if p := do[etcd.Progress](t)(issuer.Issue(ctx, links, []uint64{1, 2}, life, nil)); p.Revoked != 2 || p.Present != 2 {
 		t.Errorf("%+v", p)
 	}
+	if changes := do[[]string](t)(root.Grant(ctx, []string{"r1", "r2", "r3", "gone"}, []string{"issuer"})); len(changes) > 0 {
+		t.Errorf("granted in spite of the revocation: %q", changes)
+	}
+	if !do[bool](t)(issuer.Readmit(ctx, "gone")) || do[bool](t)(issuer.Readmit(ctx, "gone")) {
+		t.Error("it was not readmitted, or twice")
+	}
+	if p := do[etcd.Progress](t)(issuer.Issue(ctx, links, []uint64{1, 2}, life, nil)); p.Issued != 2 || p.Present != 2 {
+		t.Errorf("%+v", p)
+	}
+	goes.epochs("1.1 2.1")
 	if len(stays.heap) > 0 {
 		t.Errorf("the other link heard of it: %s", <-stays.heap)
 	}

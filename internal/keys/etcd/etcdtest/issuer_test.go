@@ -152,10 +152,10 @@ func TestRepairAndList(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 	p, err := a.Issue(ctx, links, []uint64{7}, life, nil)
-	if err == nil || p.Repaired != 1 || p.Present != 1 || p.Revoked != 1 || p.Failed != 1 {
+	if err == nil || p.Repaired != 1 || p.Present != 1 || p.Issued != 1 || p.Failed != 1 {
 		t.Errorf("%+v, %v", p, err)
 	}
-	want["rep1 7.0"] = etcd.Complete
+	want["rep1 7.0"], want["rep3 7.1"] = etcd.Complete, etcd.Complete // the revoked one has a successor
 	if got := state(); !maps.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
