@@ -106,16 +106,25 @@ func (a *Admin) Close() error {
 
 // persistence is how long one request is made again while the cluster has no leader
 // or cannot be reached.
-const persistence = 30 * time.Second
+const (
+	persistence = 30 * time.Second
+	// attempt is how long one try may take: an issuer keeps the cluster busy itself.
+	attempt = 5 * time.Second
+)
+
+// ErrUnreachable is a cluster that has not answered for so long that it makes no
+// sense to go on.
+var ErrUnreachable = errors.New("the cluster does not answer")
 
 // persist makes a request until it is answered. Each request here can be made twice:
 // what it does depends on what is there.
 func (a *Admin) persist(ctx context.Context, what string, request func(context.Context) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, persistence, fmt.Errorf("no answer within %s", persistence))
+	whole := ctx
+	ctx, cancel := context.WithTimeout(ctx, persistence)
 	defer cancel()
 	var last error
 	for wait := soonest; ; wait = min(2*wait, slowest) {
-		try, end := context.WithTimeout(ctx, patience)
+		try, end := context.WithTimeout(ctx, attempt)
 		err := request(try)
 		end()
 		if err == nil {
@@ -124,7 +133,7 @@ func (a *Admin) persist(ctx context.Context, what string, request func(context.C
 		if ctx.Err() == nil || last == nil {
 			last = err
 		}
-		if ctx.Err() != nil || !passing(err) {
+		if !passing(err) {
 			return a.explain(what, last)
 		}
 		a.cfg.Log.Info("a request to etcd is made again", "request", what, "error", err)
@@ -132,6 +141,9 @@ func (a *Admin) persist(ctx context.Context, what string, request func(context.C
 		select {
 		case <-ctx.Done():
 			timer.Stop()
+			if whole.Err() == nil {
+				last = fmt.Errorf("%w for %s: %w", ErrUnreachable, persistence, last)
+			}
 			return a.explain(what, last)
 		case <-timer.C:
 		}

@@ -168,11 +168,10 @@ func (c *Channel) leave(s *subscriber) {
 	if c.session != last {
 		return
 	}
-	c.session = nil
+	c.session, c.up = nil, false
 	if len(c.members) > 0 { // somebody came meanwhile, to a session that is no more
 		if next, err := newSession(c); err == nil {
 			c.session = next
-			c.up = false
 			next.start()
 		}
 	}

@@ -28,7 +28,7 @@ const (
 	// certificate files.
 	tick = time.Second
 	// silence is how long the watch may say nothing, although it is asked.
-	silence = 5 * time.Second
+	silence = 3 * time.Second
 	// soonest is the least time between two attempts.
 	soonest = 100 * time.Millisecond
 )

@@ -35,7 +35,8 @@ const (
 	maxErrors = 16
 )
 
-// work does many things, several at a time, and goes on when one fails.
+// work does many things, several at a time. When one fails it goes on, unless all of
+// them would.
 func (a *Admin) work(ctx context.Context, what string, total, workers int, progress func(Progress), do func(context.Context, int) (outcome, error)) (Progress, error) {
 	return a.workKeys(ctx, what, total, workers, progress, func(ctx context.Context, i int) (outcome, int, error) {
 		done, err := do(ctx, i)
@@ -49,6 +50,9 @@ func (a *Admin) workKeys(ctx context.Context, what string, total, workers int, p
 		workers = defaultWorkers
 	}
 	p := Progress{Total: total}
+	whole := ctx
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var errs []error
 	var mu sync.Mutex
 	next := 0
@@ -69,6 +73,9 @@ func (a *Admin) workKeys(ctx context.Context, what string, total, workers int, p
 		switch {
 		case err != nil:
 			p.Failed++
+			if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrDenied) {
+				cancel() // the others would not fare better
+			}
 			if len(errs) < maxErrors {
 				errs = append(errs, err)
 			}
@@ -102,8 +109,11 @@ func (a *Admin) workKeys(ctx context.Context, what string, total, workers int, p
 		})
 	}
 	wg.Wait()
-	if err := ctx.Err(); err != nil {
-		errs = append(errs, fmt.Errorf("%s: ended after %d of %d: %w; run it again to go on", what, p.Done, total, context.Cause(ctx)))
+	switch {
+	case whole.Err() != nil:
+		errs = append(errs, fmt.Errorf("%s: ended after %d of %d: %w; run it again to go on", what, p.Done, total, context.Cause(whole)))
+	case ctx.Err() != nil && p.Done < total:
+		errs = append(errs, fmt.Errorf("%s: given up after %d of %d; run it again to go on", what, p.Done, total))
 	}
 	if p.Failed > len(errs) {
 		errs = append(errs, fmt.Errorf("%s: %d of %d failed; these are the first", what, p.Failed, total))
