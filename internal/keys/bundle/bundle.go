@@ -169,7 +169,7 @@ func (h *bundleHeader) check() error {
 	return nil
 }
 
-// index reads an index and checks everything but whether it is the newest.
+// parseIndex reads an index and checks everything but whether it is the newest.
 func parseIndex(text []byte, signers []signed.PublicKey, threshold int) (*signed.Statement, *Index, error) {
 	s, err := signed.Parse(text)
 	if err == nil {

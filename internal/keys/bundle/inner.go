@@ -140,8 +140,6 @@ func (e entryHead) check(in *inner) error {
 		return errors.New("names no link")
 	case len(e.Nodes) < 2 || !slices.IsSorted(e.Nodes) || len(slices.Compact(slices.Clone(e.Nodes))) != len(e.Nodes):
 		return errors.New("does not name two nodes or more, in order")
-	case !slices.Contains(e.Nodes, in.Node):
-		return errors.New("is about a link of other nodes")
 	case e.Generation >= maxGenerations:
 		return errors.New("has a generation beyond all reason")
 	case len(in.entries) > 0 && in.entries[len(in.entries)-1].compare(e) >= 0:

@@ -223,6 +223,10 @@ func open(s *signed.Statement, h *bundleHeader, ids []age.Identity) (*inner, err
 		in.erase()
 		return nil, refuse(health.BundleMisaddressed, "what is sealed in it is for node %q, epoch %d, sequence %d", in.Node, in.Epoch, in.Sequence)
 	}
+	if i := slices.IndexFunc(in.entries, func(e entry) bool { return !slices.Contains(e.Nodes, h.Node) }); i >= 0 {
+		in.erase()
+		return nil, refuse(health.BundleMisaddressed, "it has a key of link %q, which this node is not on", in.entries[i].Link)
+	}
 	return in, nil
 }
 
