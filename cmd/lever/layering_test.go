@@ -231,6 +231,14 @@ var layers = []layer{
 		why: "it is the bottom of the import graph, and nothing in it can write a key anywhere",
 	},
 	{
+		dir: "internal/issue", imports: []string{"mka", "macsec/…", "internal/agent", "internal/identity", "internal/pae", "internal/fence"},
+		why: "who issues has no link, and no node's identity: what is sealed it cannot open",
+	},
+	{
+		dir: "internal/signed", imports: []string{"net/…", "os/exec", "mka", "macsec/…", "inventory", "internal/agent", "internal/keys"},
+		why: "a statement is about anything, and goes anywhere",
+	},
+	{
 		dir: "internal/identity",
 		imports: []string{
 			"net/…", "os/exec", "mka", "macsec/…", "inventory", "internal/agent", "internal/keys", "internal/keys/dir", "internal/keys/bundle",

@@ -1,0 +1,142 @@
+package issue_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/lever-link/lever/internal/issue"
+	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/inventory"
+)
+
+const three = `apiVersion: lever/v1
+channels:
+  a: {type: dir, path: a}
+  b: {type: bundle, path: b, signers: [FyUcNGg+EPTS2N1Zgvt1ZR7GR6hXnOgFSxwyBNSS+lE=]}
+sites: {s: {custody: controlled-building}}
+nodes: {n: {site: s}, m: {site: s}, o: {site: s}}
+links:
+  - {id: nm, a: n/eth0, z: m/eth0}
+  - {id: no, a: n/eth1, z: o/eth0}
+`
+
+func open(t *testing.T, dir string, side keys.Side, o issue.Options) (issue.Channel, error) {
+	t.Helper()
+	file := filepath.Join(dir, "net.yaml")
+	if err := os.WriteFile(file, []byte(three), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inv, err := inventory.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return issue.Open(side, inv, o)
+}
+
+// Epochs of a schedule in a directory: issued once, given another generation when
+// they were revoked, kept from nodes that were revoked, and erased when they are over.
+func TestDirOnASchedule(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "out")
+	c, err := open(t, t.TempDir(), keys.A, issue.Options{Out: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const now = 29930400
+	run := func(numbers ...uint64) issue.Result {
+		t.Helper()
+		res, err := c.Issue(t.Context(), issue.Request{Epochs: numbers})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res
+	}
+	expect := func(what string, links map[string][]string) {
+		t.Helper()
+		rows, err := c.List(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		have := map[string][]string{}
+		for _, r := range rows {
+			if r.State == "ok" {
+				have[r.Link] = append(have[r.Link], r.Epoch)
+			}
+		}
+		if fmt.Sprint(have) != fmt.Sprint(links) {
+			t.Errorf("%s: %v, want %v", what, have, links)
+		}
+	}
+	e := func(n uint64, g int) string { return fmt.Sprintf("%d.%d", n, g) }
+
+	if r := run(now, now+1); r.Written != 4 || r.Kept != 0 {
+		t.Errorf("%+v", r)
+	}
+	if r := run(now, now+1, now+2); r.Written != 2 || r.Kept != 4 {
+		t.Errorf("again: %+v", r)
+	}
+	if _, err := c.Revoke(t.Context(), issue.Target{Number: now}); err != nil {
+		t.Fatal(err)
+	}
+	run(now)
+	expect("revoked and issued again", map[string][]string{"nm": {e(now, 1), e(now+1, 0), e(now+2, 0)}, "no": {e(now, 1), e(now+1, 0), e(now+2, 0)}})
+
+	done, err := c.Revoke(t.Context(), issue.Target{Node: "o"})
+	if err != nil || len(done) != 4 {
+		t.Errorf("%q, %v", done, err)
+	}
+	r := run(now, now+1, now+2)
+	if r.Written != 0 || len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "its node o was revoked") {
+		t.Errorf("for a node that was revoked: %+v", r)
+	}
+	expect("a node revoked", map[string][]string{"nm": {e(now, 1), e(now+1, 0), e(now+2, 0)}})
+	if _, err := c.Readmit(t.Context(), "o"); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Readmit(t.Context(), "o"); err == nil || !strings.Contains(err.Error(), "was not revoked") {
+		t.Errorf("readmitted twice: %v", err)
+	}
+	run(now + 2)
+	expect("readmitted", map[string][]string{"nm": {e(now, 1), e(now+1, 0), e(now+2, 0)}, "no": {e(now+2, 1)}})
+	if n, err := c.Retire(t.Context(), now+2); n != 2 || err != nil {
+		t.Errorf("retired %d, %v", n, err)
+	}
+	expect("retired", map[string][]string{"nm": {e(now+2, 0)}, "no": {e(now+2, 1)}})
+	if looked, problems, err := c.Verify(t.Context()); looked != 2 || len(problems) != 0 || err != nil {
+		t.Errorf("%d, %q, %v", looked, problems, err)
+	}
+}
+
+// What is counted by hand is never retired by a schedule.
+func TestCountedEpochsAreNotRetired(t *testing.T) {
+	c := issue.OpenDir(keys.A, filepath.Join(t.TempDir(), "out"))
+	if _, err := c.Issue(t.Context(), issue.Request{Links: []string{"nm"}, Count: 3}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Retire(t.Context(), 29930400); n != 0 || err != nil {
+		t.Errorf("retired %d, %v", n, err)
+	}
+}
+
+// Options are for the type of the channel, and one channel's directory is not taken
+// for the other's.
+func TestOptions(t *testing.T) {
+	dir := t.TempDir()
+	other := filepath.Join(dir, "b")
+	for _, c := range []struct {
+		side keys.Side
+		o    issue.Options
+		want string
+	}{
+		{keys.A, issue.Options{Issuer: "x"}, "--issuer: channel a is of type dir"},
+		{keys.B, issue.Options{}, "give --issuer"},
+		{keys.B, issue.Options{Issuer: "x", Key: "k"}, "--key: channel b is of type bundle"},
+		{keys.A, issue.Options{Out: other}, "is the directory of channel b"},
+	} {
+		if _, err := open(t, dir, c.side, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v, want %q", c.o, err, c.want)
+		}
+	}
+}

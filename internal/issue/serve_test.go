@@ -1,0 +1,124 @@
+package issue
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/lever-link/lever/internal/keys"
+)
+
+// recorded is a channel that remembers what it was asked for, and fails when it is
+// told to.
+type recorded struct {
+	Channel
+	issued  [][]uint64
+	retired []uint64
+	err     error
+	closed  int
+}
+
+func (r *recorded) Issue(_ context.Context, q Request) (Result, error) {
+	if r.err != nil {
+		return Result{}, r.err
+	}
+	r.issued = append(r.issued, q.Epochs)
+	return Result{Written: len(q.Epochs)}, nil
+}
+
+func (r *recorded) Retire(_ context.Context, before uint64) (int, error) {
+	r.retired = append(r.retired, before)
+	return 0, nil
+}
+
+func (r *recorded) Close() error { r.closed++; return nil }
+
+// A server issues the current epoch and the two that follow: at once, at the start
+// of each epoch, and soon after it could not; and it erases what is too old to be in
+// use.
+func TestServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		c := &recorded{}
+		schedule := &Schedule{Epoch: 10 * time.Minute, MaxAge: time.Hour}
+		s := Server{Log: slog.New(slog.NewTextHandler(&log, nil)), Open: func() (Channel, *Schedule, error) { return c, schedule, nil }}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- s.Run(ctx) }()
+		synctest.Wait()
+		first := keys.ScheduledEpoch(time.Now(), schedule.Epoch).Number
+		if len(c.issued) != 1 || !slices.Equal(c.issued[0], []uint64{first, first + 10, first + 20}) {
+			t.Fatalf("issued %v at the start, in epoch %d", c.issued, first)
+		}
+		if !slices.Equal(c.retired, []uint64{first - 70}) {
+			t.Errorf("retired %v, in epoch %d", c.retired, first)
+		}
+		until := keys.Epoch{Number: first + 10}.Start()
+		time.Sleep(time.Until(until) - time.Millisecond)
+		synctest.Wait()
+		if last := c.issued[len(c.issued)-1]; last[0] != first {
+			t.Errorf("issued %v before the next epoch began", last)
+		}
+		time.Sleep(2 * time.Millisecond)
+		synctest.Wait()
+		if last := c.issued[len(c.issued)-1]; !slices.Equal(last, []uint64{first + 10, first + 20, first + 30}) {
+			t.Errorf("issued %v when epoch %d began", last, first+10)
+		}
+		// It looks at the inventory every minute, in which the policy may have changed.
+		schedule.Epoch = time.Minute
+		time.Sleep(lookEvery)
+		synctest.Wait()
+		if last := c.issued[len(c.issued)-1]; last[1] != last[0]+1 {
+			t.Errorf("issued %v with epochs of a minute", last)
+		}
+		// What fails is tried again, and said once.
+		pass := func(d time.Duration) {
+			time.Sleep(d)
+			synctest.Wait()
+		}
+		c.err = errors.New("the disk is full")
+		pass(lookEvery)
+		before := len(c.issued)
+		pass(3 * tryAgain)
+		c.err = nil
+		pass(tryAgain)
+		if len(c.issued) == before {
+			t.Error("it was not tried again")
+		}
+		if n := strings.Count(log.String(), "the disk is full"); n != 1 {
+			t.Errorf("the failure was said %d times:\n%s", n, log.String())
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if c.closed < len(c.issued) {
+			t.Errorf("closed %d times, opened %d times or more", c.closed, len(c.issued))
+		}
+	})
+}
+
+// An inventory with a mistake ends nothing: what cannot be opened is an error of
+// the log, and tried again.
+func TestServerWithoutAnInventory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opened := 0
+		s := Server{Log: slog.New(slog.DiscardHandler), Open: func() (Channel, *Schedule, error) {
+			opened++
+			return nil, nil, errors.New("net.yaml: not valid YAML")
+		}}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := s.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		if want := int(time.Minute / tryAgain); opened < want {
+			t.Errorf("opened %d times in a minute, want %d", opened, want)
+		}
+	})
+}
