@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,7 @@ import (
 // told to.
 type recorded struct {
 	Channel
+	mu      sync.Mutex // of all below, and of what the test lets the server read
 	issued  [][]uint64
 	retired []uint64
 	err     error
@@ -24,6 +26,8 @@ type recorded struct {
 }
 
 func (r *recorded) Issue(_ context.Context, q Request) (Result, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.err != nil {
 		return Result{}, r.err
 	}
@@ -32,11 +36,18 @@ func (r *recorded) Issue(_ context.Context, q Request) (Result, error) {
 }
 
 func (r *recorded) Retire(_ context.Context, before uint64) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.retired = append(r.retired, before)
 	return 0, nil
 }
 
-func (r *recorded) Close() error { r.closed++; return nil }
+func (r *recorded) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed++
+	return nil
+}
 
 // A server issues the current epoch and the two that follow: at once, at the start
 // of each epoch, and soon after it could not; and it erases what is too old to be in
@@ -46,11 +57,24 @@ func TestServer(t *testing.T) {
 		var log strings.Builder
 		c := &recorded{}
 		schedule := &Schedule{Epoch: 10 * time.Minute, MaxAge: time.Hour}
-		s := Server{Log: slog.New(slog.NewTextHandler(&log, nil)), Open: func() (Channel, *Schedule, error) { return c, schedule, nil }}
+		s := Server{Log: slog.New(slog.NewTextHandler(&log, nil)), Open: func() (Channel, *Schedule, error) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			now := *schedule
+			return c, &now, nil
+		}}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- s.Run(ctx) }()
-		synctest.Wait()
+		// The server runs while the test sleeps, and not otherwise.
+		pass := func(d time.Duration) {
+			c.mu.Unlock()
+			time.Sleep(d)
+			synctest.Wait()
+			c.mu.Lock()
+		}
+		c.mu.Lock()
+		pass(0)
 		first := keys.ScheduledEpoch(time.Now(), schedule.Epoch).Number
 		if len(c.issued) != 1 || !slices.Equal(c.issued[0], []uint64{first, first + 10, first + 20}) {
 			t.Fatalf("issued %v at the start, in epoch %d", c.issued, first)
@@ -59,28 +83,21 @@ func TestServer(t *testing.T) {
 			t.Errorf("retired %v, in epoch %d", c.retired, first)
 		}
 		until := keys.Epoch{Number: first + 10}.Start()
-		time.Sleep(time.Until(until) - time.Millisecond)
-		synctest.Wait()
+		pass(time.Until(until) - time.Millisecond)
 		if last := c.issued[len(c.issued)-1]; last[0] != first {
 			t.Errorf("issued %v before the next epoch began", last)
 		}
-		time.Sleep(2 * time.Millisecond)
-		synctest.Wait()
+		pass(2 * time.Millisecond)
 		if last := c.issued[len(c.issued)-1]; !slices.Equal(last, []uint64{first + 10, first + 20, first + 30}) {
 			t.Errorf("issued %v when epoch %d began", last, first+10)
 		}
 		// It looks at the inventory every minute, in which the policy may have changed.
 		schedule.Epoch = time.Minute
-		time.Sleep(lookEvery)
-		synctest.Wait()
+		pass(lookEvery)
 		if last := c.issued[len(c.issued)-1]; last[1] != last[0]+1 {
 			t.Errorf("issued %v with epochs of a minute", last)
 		}
 		// What fails is tried again, and said once.
-		pass := func(d time.Duration) {
-			time.Sleep(d)
-			synctest.Wait()
-		}
 		c.err = errors.New("the disk is full")
 		pass(lookEvery)
 		before := len(c.issued)
@@ -93,6 +110,7 @@ func TestServer(t *testing.T) {
 		if n := strings.Count(log.String(), "the disk is full"); n != 1 {
 			t.Errorf("the failure was said %d times:\n%s", n, log.String())
 		}
+		c.mu.Unlock()
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
