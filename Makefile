@@ -36,6 +36,10 @@ RACE     := $(if $(shell command -v $${CC:-gcc}),-race)
 VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-\([0-9]*\)-g/+\1.g/' | grep . || \
 	echo 0.0.$$(git rev-list --count HEAD 2>/dev/null || echo 0)+g$$(git rev-parse --short HEAD 2>/dev/null || echo 0))
 
+# The runtime must not preempt by signals: one that comes while a key is worked on
+# saves the registers where nobody can erase them.
+QUIET = -X runtime.godebugDefault=asyncpreemptoff=1
+
 # Simulated hours on all processors, without the race detector: there is nothing to
 # race in a seed. A failed one leaves its capture and diary under bin/_artifacts.
 SIM = GOGC=400 $(GO) test -count=1 -timeout=0 -v ./internal/sim -run '^TestSeeds$$' -artifacts -outputdir=$(CURDIR)/bin
@@ -51,7 +55,7 @@ FIGURES := $(CURDIR)/bin/figures
 KERNEL_TESTS = $(shell grep -rlE --include='*_test.go' '^//go:build .*\bkernel\b' . | \
 	grep -v /testdata/ | xargs -r -n 1 dirname | sort -u | grep -vx ./internal/uml/umlexec)
 
-KERNEL_TEST = LEVER_FIGURES=$(FIGURES) LEVER_ETCD=$(ETCD) CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 \
+KERNEL_TEST = LEVER_FIGURES=$(FIGURES) LEVER_ETCD=$(ETCD) CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 -ldflags '$(QUIET)' \
 	-artifacts -outputdir $(CURDIR)/bin -exec $(UMLEXEC)
 # A real etcd of three members: a Go module of its own, so that Lever does not
 # depend on etcd's server.
@@ -66,7 +70,7 @@ TRIALS = ^(TestChaos|TestDrift|TestRestartTrials|TestReturn)
 .PHONY: always test-channels test-etcd test-lever test-trials trials chaos test-others demo test lint fuzz sim bench kernel tools build mutants deb test-deb test-tpm
 
 build:
-	CGO_ENABLED=0 $(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/lever ./cmd/lever
+	CGO_ENABLED=0 $(GO) build -ldflags '-X main.version=$(VERSION) $(QUIET)' -o bin/lever ./cmd/lever
 
 deb: build $(NFPM)
 	@rm -f bin/lever_*.deb

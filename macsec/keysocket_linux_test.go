@@ -12,6 +12,8 @@ import (
 	"github.com/lever-link/lever/internal/secret/secrettest"
 )
 
+func init() { secrettest.Undisturbed() }
+
 // keyedRequest is a request with a key that any kernel answers with an error: it
 // is for a family that does not exist. The kernel returns it with the error unless
 // it is told not to.

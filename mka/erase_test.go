@@ -15,6 +15,8 @@ import (
 	"github.com/lever-link/lever/mka"
 )
 
+func init() { secrettest.Undisturbed() }
+
 // eraser is two Ports whose keys are looked for in the memory of the test.
 type eraser struct {
 	*testing.T

@@ -12,6 +12,8 @@ import (
 	"github.com/lever-link/lever/internal/secret/secrettest"
 )
 
+func init() { secrettest.Undisturbed() }
+
 // looked is what TestMaterialIsErased looks for.
 type looked struct {
 	search secrettest.Search

@@ -14,6 +14,8 @@ import (
 	"github.com/lever-link/lever/internal/secret/secrettest"
 )
 
+func init() { secrettest.Undisturbed() }
+
 // Scrub depends on how the standard library lays its objects out. Here it is
 // tried on each that we use: with the key in it, the object is found in memory,
 // and afterwards nothing is. A version of Go that moves the key elsewhere fails

@@ -17,6 +17,8 @@ import (
 	"github.com/lever-link/lever/internal/signed"
 )
 
+func init() { secrettest.Undisturbed() }
+
 // The payload is decrypted as package age does it.
 func TestUnsealAsAge(t *testing.T) {
 	id, err := age.GenerateHybridIdentity()

@@ -11,6 +11,8 @@ import (
 	"github.com/lever-link/lever/internal/secret/secrettest"
 )
 
+func init() { secrettest.Undisturbed() }
+
 // A key that is read, written or refused is in the Key that is returned and
 // nowhere else, neither as octets nor as digits.
 func TestFilesLeaveNothingInMemory(t *testing.T) {
