@@ -1,5 +1,5 @@
 // Package fence lets nothing but MACsec and MKA frames over an interface in the
-// clear.
+// clear, and the announcements in which two ends tell each other which key they mean.
 //
 // A MACsec device protects what goes through it; its parent interface stays
 // open to everybody. The fence is a tc filter on each of the parent's clsact

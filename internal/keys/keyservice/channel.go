@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	// lookEvery is how often the service's own findings are looked at although nothing
-	// happened.
-	lookEvery = 10 * time.Minute
+	// lookEvery is how often the clock, which may be set, and the service's own findings
+	// are looked at although nothing happened.
+	lookEvery = time.Minute
 	// lapse is how long the keys of a link are kept that nobody watches. A link that is
 	// set up anew watches again within a second, and would have to be given new keys.
 	lapse = time.Minute
@@ -47,7 +47,7 @@ type Options struct {
 	StateDir string
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
-	// Log gets a line a change; nil discards.
+	// Log gets a line a change, and should name the channel; nil discards.
 	Log *slog.Logger
 	// Transport takes the place of HTTPS, in tests.
 	Transport http.RoundTripper
@@ -105,7 +105,7 @@ func New(service Service, o Options) (*Channel, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Channel{opts: o, service: service, log: o.Log.With("channel", o.Side.String(), "type", service.Kind()), links: map[string]*link{}}, nil
+	return &Channel{opts: o, service: service, log: o.Log.With("type", service.Kind()), links: map[string]*link{}}, nil
 }
 
 // Kind implements keys.Channel.
@@ -279,7 +279,7 @@ func (w *watch) run(ctx context.Context) {
 		if x.changed {
 			w.tell(now)
 		}
-		// Never at once, and never so late that a certificate ends unseen.
+		// Never at once.
 		timer.Reset(max(min(again.Sub(w.opts.now()), lookEvery), time.Millisecond))
 		var messages <-chan []byte
 		if courier != nil {

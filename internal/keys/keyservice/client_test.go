@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/lever-link/lever/internal/health"
+	"github.com/lever-link/lever/internal/keys/keyservice/kmetest"
 )
 
 // authority signs certificates for a test.
@@ -143,6 +144,20 @@ func TestMutualTLS(t *testing.T) {
 	answer.Erase()
 	if string(answer.Body) != "\x00\x00" {
 		t.Errorf("after Erase there is %q", answer.Body)
+	}
+}
+
+// TestKMEKnowsItsNode has the test's entity tell nodes by their certificates.
+func TestKMEKnowsItsNode(t *testing.T) {
+	a := newAuthority(t)
+	network := kmetest.NewNetwork()
+	for node, want := range map[string]int{"r1": http.StatusOK, "r2": http.StatusUnauthorized} {
+		a.valid("r1")
+		answer, err := a.client(a.serve(network.KME(node).ServeHTTP, nil)).Do(context.Background(), http.MethodPost,
+			"/api/v1/keys/r3/enc_keys", "", []byte(`{"number":1,"size":256}`))
+		if err != nil || answer.Status != want {
+			t.Errorf("as r1 at the entity of %s: status %d, %v; want %d", node, answer.Status, err, want)
+		}
 	}
 }
 

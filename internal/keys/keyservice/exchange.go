@@ -38,8 +38,6 @@ const (
 	// of each. What a Ring has made a CAK of it needs no more; that it was not revoked
 	// it learns of the ledger.
 	keptNumbers, keptGenerations = 3, 4
-	// maxAhead is how many epochs that have not started a channel may have.
-	maxAhead = 2
 )
 
 // exchange is one link's talk with its service and with the far end: what was agreed
@@ -240,17 +238,14 @@ func (x *exchange) retire(now time.Time) {
 	maps.DeleteFunc(x.refused, func(_ string, until time.Time) bool { return !now.Before(until) })
 
 	newestFirst := slices.SortedFunc(maps.Keys(x.held), func(a, b keys.Epoch) int { return b.Compare(a) })
-	numbers, generations, ahead, last := 0, 0, 0, uint64(0)
+	numbers, generations, last := 0, 0, uint64(0)
 	for _, e := range newestFirst {
 		if e.Number != last {
 			last, generations = e.Number, 0
 			numbers++
 		}
 		generations++
-		if e.Start().After(now) {
-			ahead++
-		}
-		if numbers > keptNumbers || generations > keptGenerations || e.Start().After(now) && ahead > maxAhead {
+		if numbers > keptNumbers || generations > keptGenerations {
 			x.held[e].key.Erase()
 			delete(x.held, e)
 			x.changed = true
@@ -288,6 +283,7 @@ func (x *exchange) snapshot(where string, now time.Time, more []keys.Finding) ke
 		s.Findings = append(s.Findings, keys.Finding{Code: health.StateUnwritable, Detail: err.Error()})
 	}
 	s.Findings = append(s.Findings, more...)
+	_ = s.LimitPrefetch(now) // the clock is looked at each minute anyway
 	return s
 }
 

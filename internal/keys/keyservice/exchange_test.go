@@ -394,7 +394,7 @@ func TestForged(t *testing.T) {
 			return m
 		}, 0},
 		{"taken, at the end", func(m keyservice.Message) keyservice.Message {
-			m.Kind, m.KeyID, m.Epoch.Generation = keyservice.Got, "", keyservice.MaxGeneration
+			m.Kind, m.KeyID, m.Epoch.Generation = keyservice.Got, "", keys.MaxGeneration
 			return m
 		}, 0},
 		{"got, and it is not", func(m keyservice.Message) keyservice.Message { m.Kind = keyservice.Got; return m }, 0},

@@ -71,7 +71,7 @@ func (x *exchange) hurry(now time.Time) {
 // ask has the service asked for an offer's key.
 func (x *exchange) ask(now time.Time, o *offer, sooner func(time.Time)) {
 	switch {
-	case x.fetching || o.epoch.Generation > MaxGeneration:
+	case x.fetching || o.epoch.Generation > keys.MaxGeneration:
 		return // the next tick, or the next number
 	case now.Before(o.askAt):
 		sooner(o.askAt)
@@ -143,7 +143,7 @@ func (x *exchange) got(now time.Time, m Message) {
 
 // reoffer offers the same key under another generation.
 func (x *exchange) reoffer(now time.Time, o *offer, e keys.Epoch) {
-	if e.Generation <= MaxGeneration && x.answers.spend(now) {
+	if e.Generation <= keys.MaxGeneration && x.answers.spend(now) {
 		o.epoch, o.sendAt = e, now
 	}
 }

@@ -15,9 +15,6 @@ const (
 	MaxKeyID   = 128
 )
 
-// MaxGeneration is the greatest generation of a number that a channel can have.
-const MaxGeneration = 1<<16 - 1
-
 // Kind is what a message says.
 type Kind uint8
 
@@ -115,7 +112,7 @@ func (m Message) valid() error {
 		return fmt.Errorf("%w: side %d", ErrMessage, uint8(m.Side))
 	case m.Epoch.Number == 0:
 		return fmt.Errorf("%w: no epoch", ErrMessage)
-	case m.Epoch.Generation > MaxGeneration:
+	case m.Epoch.Generation > keys.MaxGeneration:
 		return fmt.Errorf("%w: generation %d", ErrMessage, m.Epoch.Generation)
 	case m.KeyID == "" && m.Kind != Offer:
 		return nil
