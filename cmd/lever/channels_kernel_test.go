@@ -36,10 +36,11 @@ func (f *fleet) theEpoch() string {
 // under traffic; then each channel fails in the ways that it can, and comes back.
 func TestTwoChannels(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 2, rotation)
+	f := newFleet(t, 2, rotation, true)
 	var office bytes.Buffer
 	talk, err := lab.StartCapture(f.routers[0].Space, officePort, &office)
 	f.must(err)
+	spy := f.spy()
 	began := time.Now()
 	f.start()
 	key := f.secured()
@@ -101,6 +102,7 @@ func TestTwoChannels(t *testing.T) {
 	})
 	f.onlyEncrypted()
 	f.must(talk.Stop())
+	retired := spy.searchMemory()
 
 	groups := helloGroups(office.Bytes())
 	if len(groups) == 0 {
@@ -123,8 +125,8 @@ func TestTwoChannels(t *testing.T) {
 		bundles++
 		return err
 	}))
-	figureOf(t, "channels", "two channels, an etcd of three members and sealed bundles, an epoch a minute for %v: %d epochs; secured %v after the start\n  after an outage, the next epoch in use (of a minute each): %v\n  %d TLS handshakes with etcd, all by X25519MLKEM768; %d bundles, all sealed by ML-KEM-768 and X25519",
-		rotationFor.Round(time.Second), len(seen), first.Round(time.Millisecond), round(outage), groups[x25519MLKEM768], bundles)
+	figureOf(t, "channels", "two channels, an etcd of three members and sealed bundles, an epoch a minute for %v: %d epochs; secured %v after the start\n  after an outage, the next epoch in use (of a minute each): %v\n  %d TLS handshakes with etcd, all by X25519MLKEM768; %d bundles, all sealed by ML-KEM-768 and X25519\n  %s",
+		rotationFor.Round(time.Second), len(seen), first.Round(time.Millisecond), round(outage), groups[x25519MLKEM768], bundles, retired)
 }
 
 func round(times map[string]time.Duration) map[string]time.Duration {
@@ -187,7 +189,7 @@ func skip(b []byte, n int) []byte { return b[min(n, len(b)):] }
 // loses anything; what it had opens nothing any more.
 func TestRevokedNode(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 3, "")
+	f := newFleet(t, 3, "", false)
 	f.start()
 	f.theEpoch()
 	second := func(what string, good func(lab.LinkStatus) bool) {

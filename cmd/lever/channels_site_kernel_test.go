@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,8 +42,9 @@ const (
 )
 
 // newFleet makes routers r1, r2, … with links between r1 and each of the others, on
-// r1's up0, up1, …, issuers and cluster, everything but the agents started.
-func newFleet(t *testing.T, routers int, policy string) *fleet {
+// r1's up0, up1, …, issuers and cluster, everything but the agents started. Spied
+// gives this process a way into the office; one fleet at a time may have that.
+func newFleet(t *testing.T, routers int, policy string, spied bool) *fleet {
 	t.Helper()
 	program := os.Getenv(etcdProgram)
 	if program == "" {
@@ -71,12 +73,19 @@ func newFleet(t *testing.T, routers int, policy string) *fleet {
 	for i := 1; i < routers; i++ {
 		s.must(lab.Wire(spaces[0], fmt.Sprintf("up%d", i-1), spaces[i], theParent))
 	}
-	s.must(lab.Bridge(f.office, spaces, officePort))
+	desks := slices.Clone(spaces)
+	if spied {
+		here, err := lab.Here()
+		s.must(err)
+		t.Cleanup(func() { s.mustNot(here.Close(false)) })
+		desks = append(desks, here)
+	}
+	s.must(lab.Bridge(f.office, desks, officePort))
+	for i, ns := range desks {
+		f.officeAddress(ns, officePort, 101+i)
+	}
 	for n := 10; n <= 12; n++ {
 		f.officeAddress(f.office, "br0", n)
-	}
-	for i, ns := range spaces {
-		f.officeAddress(ns, officePort, 101+i)
 	}
 
 	etcdDir := filepath.Join(s.dir, "etcd")

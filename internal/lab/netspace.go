@@ -49,6 +49,19 @@ func NewNetspace(name string) (*Netspace, error) {
 	return n, nil
 }
 
+// Here is the namespace that this process is in. Close it without removing it.
+func Here() (*Netspace, error) {
+	handle, err := netns.Get()
+	if err != nil {
+		return nil, fmt.Errorf("open the network namespace that we are in: %w", err)
+	}
+	links, err := netlink.NewHandleAt(handle, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open rtnetlink: %w", err), handle.Close())
+	}
+	return &Netspace{Name: "here", Handle: handle, Links: links}, nil
+}
+
 // Do runs fn on a thread that is in the namespace. Sockets that fn opens and
 // processes that it starts stay there.
 func (n *Netspace) Do(fn func() error) error {
