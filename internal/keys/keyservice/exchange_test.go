@@ -281,7 +281,7 @@ func TestServiceTrouble(t *testing.T) {
 						t.Errorf("r2 has %s", n)
 					}
 					e.kme.Set(kmetest.Faults{})
-					p.await(6*time.Minute, "agreed", func() bool { n := p.r1.newest(); return !n.IsZero() && n == p.r2.newest() })
+					p.await(2*time.Minute, "agreed", func() bool { n := p.r1.newest(); return !n.IsZero() && n == p.r2.newest() })
 					if f, ok := e.finding(tt.code); ok {
 						t.Errorf("%s still finds %v", e.name, f)
 					}

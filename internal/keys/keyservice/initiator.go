@@ -10,9 +10,12 @@ import (
 	"github.com/lever-link/lever/internal/secret"
 )
 
-// longestPause is between two calls for a key that the services do not agree on, or
-// do not give.
-const longestPause = 5 * time.Minute
+// longestPause is between two calls for a key, each of which the far end did not get
+// and which is used up by that; emptyPause between two that the service refuses.
+const (
+	longestPause = 5 * time.Minute
+	emptyPause   = time.Minute
+)
 
 // offer is a key on its way to being agreed on, of a number of which nothing was
 // agreed, or of which the far end has lost what was.
@@ -89,7 +92,7 @@ func (x *exchange) given(now time.Time, f fetch, id string, key secret.Key, err 
 		x.trouble = finding(err)
 		x.trouble.Epoch = keys.Epoch{}
 		if o != nil {
-			o.wait(now)
+			o.wait(now, emptyPause)
 		}
 		return
 	}
@@ -102,8 +105,8 @@ func (x *exchange) given(now time.Time, f fetch, id string, key secret.Key, err 
 }
 
 // wait puts the next call off, the longer the more have failed.
-func (o *offer) wait(now time.Time) {
-	o.after = min(max(2*o.after, firstPause), longestPause)
+func (o *offer) wait(now time.Time, longest time.Duration) {
+	o.after = min(max(2*o.after, firstPause), longest)
 	o.askAt = now.Add(o.after)
 }
 
@@ -127,7 +130,7 @@ func (x *exchange) got(now time.Time, m Message) {
 	case m.KeyID == o.id && m.Epoch.Less(unused):
 		// Somebody has told the far end a generation for it that is used here.
 		o.again()
-		o.wait(now)
+		o.wait(now, longestPause)
 	case m.KeyID == o.id:
 		x.reoffer(now, o, m.Epoch)
 	case !m.Epoch.Less(o.epoch):
@@ -160,7 +163,7 @@ func (x *exchange) lostThere(now time.Time, m Message) {
 		x.changed = true
 		o.epoch.Generation++
 		o.again()
-		o.wait(now)
+		o.wait(now, longestPause)
 	case o != nil && o.id != "" && m.KeyID == "":
 		// It has not heard the offer, or the offer is beyond its reach.
 		e := o.epoch
