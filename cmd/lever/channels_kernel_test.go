@@ -76,6 +76,14 @@ func TestTwoChannels(t *testing.T) {
 			f.passes(*rotationRate, func(c *lab.WireCount) int { return c.MACsec() })
 		}
 		f.await("the link to stay secured", isSecured, 0, 1)
+		// An agent that is started now has no key, and leaves alone what carries traffic.
+		f.kill(0)
+		f.start(0)
+		f.await("r1 to wait for channel b", func(l lab.LinkStatus) bool {
+			_, unreachable := l.Fault(string(health.ChannelUnreachable))
+			return l.State == "waiting-for-keys" && unreachable
+		}, 0)
+		f.passes(10**rotationRate, func(c *lab.WireCount) int { return c.MACsec() })
 		for _, m := range []int{a.Member, other} {
 			_, err = f.etcd.Do(map[string]any{"do": "start", "member": m})
 			f.must(err)

@@ -98,6 +98,9 @@ would be refused. For bundles the public keys of the inventory are enough.`,
 			if err != nil {
 				return err
 			}
+			if looked == 0 {
+				return fmt.Errorf("channel %s has nothing to look at: issue on it first, or name the directory where it is", t.side)
+			}
 			if len(problems) > 0 {
 				return fmt.Errorf("%d of what channel %s delivers would be refused or is missing (of %d looked at)", len(problems), t.side, looked)
 			}

@@ -58,8 +58,8 @@ type Request struct {
 
 // Result is what came of a Request.
 type Result struct {
-	// Written are the keys that were issued, one for each link and epoch, Kept those
-	// that had been.
+	// Written are the keys that were issued, one for each link and epoch (and, where
+	// each end is given its own copy to keep, for each end); Kept those that had been.
 	Written, Kept int
 	// Notes say what was done besides, Warnings what the operator should see to.
 	Notes, Warnings []string
