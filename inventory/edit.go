@@ -81,11 +81,8 @@ func (t *text) insert(n *yaml.Node, want []string) {
 		return
 	}
 	end, eol := t.lineEnd(end)
-	lines := eol + indent + "recipients:"
-	for _, w := range want {
-		lines += eol + indent + "  - " + w
-	}
-	t.put(end, end, lines)
+	separator := eol + indent + "  - "
+	t.put(end, end, eol+indent+"recipients:"+separator+strings.Join(want, separator))
 }
 
 // change makes a list of one or two recipients another one: it has one more at its

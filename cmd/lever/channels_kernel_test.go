@@ -122,7 +122,7 @@ func TestTwoChannels(t *testing.T) {
 		}
 	}
 	bundles := 0
-	f.must(filepath.WalkDir(f.bundles, func(path string, d os.DirEntry, err error) error {
+	f.must(filepath.WalkDir(f.bundles, func(path string, _ os.DirEntry, err error) error {
 		if err != nil || filepath.Ext(path) != ".bundle" {
 			return err
 		}

@@ -32,7 +32,6 @@ type fleet struct {
 	issuerB *lab.Issuer
 	// rootArgs are what root's commands on channel b need.
 	rootArgs []string
-	wires    *os.File // the capture of what r1 and etcd say to each other
 }
 
 // theOffice is where the members of etcd are, and each router's way there.

@@ -185,7 +185,7 @@ from nodes that are not in the inventory: lever keys revoke does that.`,
 				return err
 			}
 			defer func() { err = errors.Join(err, channel.Close()) }()
-			done, err := issue.Grant(cmd.Context(), channel, t.inv, issuers)
+			done, err := issue.Grant(cmd.Context(), channel, issuers)
 			for _, line := range done {
 				fmt.Fprintln(cmd.OutOrStdout(), line)
 			}

@@ -157,9 +157,9 @@ func (e *etcdChannel) Retire(ctx context.Context, before uint64) (int, error) {
 	return e.admin.Retire(ctx, before)
 }
 
-// Grant writes the roles of an etcd cluster for the nodes of an inventory that have
+// Grant writes the roles of an etcd cluster for the nodes of its inventory that have
 // links with keys, and for issuers, and says what it changed.
-func Grant(ctx context.Context, c Channel, inv *inventory.Inventory, issuers []string) ([]string, error) {
+func Grant(ctx context.Context, c Channel, issuers []string) ([]string, error) {
 	e, ok := c.(*etcdChannel)
 	if !ok {
 		return nil, errors.New("granting access: the channel is not of type etcd, and has no roles")

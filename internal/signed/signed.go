@@ -36,10 +36,11 @@ const (
 	separator = "---\n"
 	sigWord   = "sig "
 
-	// MaxSize is the most octets of a file, MaxHeader of its header line, and
-	// MaxSignatures the most signatures.
-	MaxSize       = 16 << 20
-	MaxHeader     = 64 << 10
+	// MaxSize is the most octets of a file.
+	MaxSize = 16 << 20
+	// MaxHeader is the most octets of its header line.
+	MaxHeader = 64 << 10
+	// MaxSignatures is the most signatures that it may have.
 	MaxSignatures = 16
 
 	// sigLine is the length of a signature's line: both parts have one length.

@@ -162,12 +162,12 @@ func TestRefused(t *testing.T) {
 	a, b := key(t), key(t)
 	text := string(statement(t, "payload", a, b))
 	lines := strings.SplitAfter(text, "\n")
-	replace := func(old, new string) string {
+	replace := func(from, to string) string {
 		t.Helper()
-		if !strings.Contains(text, old) {
-			t.Fatalf("there is no %q", old)
+		if !strings.Contains(text, from) {
+			t.Fatalf("there is no %q", from)
 		}
-		return strings.Replace(text, old, new, 1)
+		return strings.Replace(text, from, to, 1)
 	}
 	for _, test := range []struct {
 		name, text string

@@ -92,8 +92,7 @@ func (r *reader) load() {
 			return
 		}
 		f := keys.Finding{Code: health.StateUnreadable, Detail: fmt.Sprintf("%s: %v", cache.file(name), err)}
-		var no *refusal
-		if errors.As(err, &no) {
+		if no, ok := errors.AsType[*refusal](err); ok {
 			f = keys.Finding{Code: no.code, File: cache.file(name), Detail: no.detail}
 		}
 		r.cacheTrouble = append(r.cacheTrouble, f)

@@ -237,7 +237,7 @@ func TestKilled(t *testing.T) {
 	}
 	f.verify()
 	// Nothing half written is left.
-	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if strings.HasSuffix(path, ".tmp") {
 			t.Errorf("%s is left", path)
 		}

@@ -30,12 +30,11 @@ func epochAt(hours int) uint64 {
 
 // fleet is an issuer with its tree, and nodes to issue for.
 type fleet struct {
-	t     testing.TB
-	opts  Options
-	ids   map[string][]age.Identity
-	to    map[string][]string
-	now   time.Time
-	wrote Result
+	t    testing.TB
+	opts Options
+	ids  map[string][]age.Identity
+	to   map[string][]string
+	now  time.Time
 }
 
 func newKey(t testing.TB) *signed.Key {

@@ -40,7 +40,7 @@ func TestInner(t *testing.T) {
 	if !back.entries[0].key.IsZero() || in.entries[0].key.IsZero() {
 		t.Error("erasing does not erase exactly that")
 	}
-	replace := func(old, new string) []byte { return bytes.Replace(text, []byte(old), []byte(new), 1) }
+	replace := func(from, to string) []byte { return bytes.Replace(text, []byte(from), []byte(to), 1) }
 	for name, bad := range map[string][]byte{
 		"empty":               nil,
 		"no head":             []byte(innerMagic),

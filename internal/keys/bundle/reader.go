@@ -68,8 +68,7 @@ func (r *reader) identities() ([]age.Identity, error) {
 
 // finding words what is wrong with a file of the source, or with the source.
 func (r *reader) finding(name string, err error) keys.Finding {
-	var no *refusal
-	if errors.As(err, &no) {
+	if no, ok := errors.AsType[*refusal](err); ok {
 		return keys.Finding{Code: no.code, File: r.src.file(name), Detail: no.detail, Until: no.until}
 	}
 	return keys.Finding{Code: r.src.lost(), Detail: name + ": " + err.Error()}

@@ -317,7 +317,7 @@ func TestThreshold(t *testing.T) {
 	conf := f.config("a")
 	conf.Signers, conf.Threshold = append(conf.Signers, second.Public()), 2
 	w := newNode(t, conf).watch("ab")
-	if s := w.until(func(s keys.Snapshot) bool { return true }); !s.Unavailable || !slices.Equal(codesOf(s), []health.Code{health.BundleUntrusted}) {
+	if s := w.until(func(keys.Snapshot) bool { return true }); !s.Unavailable || !slices.Equal(codesOf(s), []health.Code{health.BundleUntrusted}) {
 		t.Errorf("with one signature of two: %+v", s)
 	}
 	if err := SignTree(t.Context(), f.opts.Out, second, conf.Signers[:1], nil); err != nil {

@@ -76,8 +76,7 @@ func (d directory) get(_ context.Context, name string) ([]byte, error) {
 
 // reason is an error without the path, which a finding has already.
 func reason(err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		return path.Err
 	}
 	return err
@@ -197,8 +196,7 @@ func (s *server) get(ctx context.Context, name string) ([]byte, error) {
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		var u *url.Error
-		if errors.As(err, &u) {
+		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err // without the address, which a finding has already
 		}
 		return nil, err

@@ -165,8 +165,7 @@ func passing(err error) bool {
 
 // codeOf is gRPC's code of an error, also of one that clientv3 has made its own.
 func codeOf(err error) codes.Code {
-	var own rpctypes.EtcdError
-	if errors.As(err, &own) {
+	if own, ok := errors.AsType[rpctypes.EtcdError](err); ok {
 		return own.Code()
 	}
 	return status.Code(err)

@@ -140,8 +140,7 @@ func readPEM(path string, check func(fs.FileInfo) error) ([]byte, error) {
 func (f files) findings(now time.Time) []keys.Finding {
 	id, err := f.load()
 	if err != nil {
-		var bad *fileError
-		if errors.As(err, &bad) {
+		if bad, ok := errors.AsType[*fileError](err); ok {
 			return []keys.Finding{bad.finding()}
 		}
 		return []keys.Finding{{Code: health.KeyFileUnreadable, File: f.certificate, Detail: err.Error()}}

@@ -104,8 +104,7 @@ func (a *Admin) List(ctx context.Context, links []LinkSpec) ([]Entry, error) {
 func (e *Entry) take(at place, text []byte, nodes []string, now time.Time) {
 	e.Nodes = append(e.Nodes, at.node)
 	v, err := open(text, at, nodes, now)
-	var refused *Refusal
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*Refusal](err); ok {
 		state := Refused
 		if refused.Code == health.EtcdValueStale {
 			state = Stale
@@ -116,11 +115,11 @@ func (e *Entry) take(at place, text []byte, nodes []string, now time.Time) {
 		return
 	}
 	defer v.key.Erase()
-	print := keys.Material{KeyID: at.epoch.String(), Key: v.key}.Fingerprint()
+	fingerprint := keys.Material{KeyID: at.epoch.String(), Key: v.key}.Fingerprint()
 	switch {
 	case e.Fingerprint == keys.Fingerprint{}:
-		e.Fingerprint, e.Issued, e.Expires = print, v.issued, v.expires
-	case e.Fingerprint != print || !e.Issued.Equal(v.issued) || !e.Expires.Equal(v.expires):
+		e.Fingerprint, e.Issued, e.Expires = fingerprint, v.issued, v.expires
+	case e.Fingerprint != fingerprint || !e.Issued.Equal(v.issued) || !e.Expires.Equal(v.expires):
 		if e.State == Complete {
 			e.State, e.Detail = Differing, at.node+" has another value than "+e.Nodes[0]
 		}

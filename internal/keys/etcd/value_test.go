@@ -158,8 +158,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		v, err := decode(text)
 		if err != nil {
-			var refused *Refusal
-			if !errors.As(err, &refused) {
+			if _, ok := errors.AsType[*Refusal](err); !ok {
 				t.Fatalf("an error without a code: %v", err)
 			}
 			return

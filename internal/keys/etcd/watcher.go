@@ -163,8 +163,7 @@ func (w *watcher) take(s *keys.Snapshot, name, text []byte, now time.Time) time.
 	if err != nil {
 		s.Present[at.epoch] = true
 		f := keys.Finding{Epoch: at.epoch, File: fileName(string(name))}
-		var refused *Refusal
-		if errors.As(err, &refused) {
+		if refused, ok := errors.AsType[*Refusal](err); ok {
 			f.Code, f.Detail = refused.Code, refused.Detail
 		}
 		s.Findings = append(s.Findings, f)

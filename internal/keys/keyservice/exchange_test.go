@@ -54,7 +54,7 @@ func TestSchedule(t *testing.T) {
 
 // TestBadLink loses half of all messages, repeats and reorders them.
 func TestBadLink(t *testing.T) {
-	inTime(t, func(t *testing.T, p *pair) {
+	inTime(t, func(_ *testing.T, p *pair) {
 		p.loss, p.twice, p.late = 0.5, 0.3, 4*time.Second
 		p.start()
 		p.same(5*time.Minute, now())
@@ -71,7 +71,7 @@ func TestOffersArePatient(t *testing.T) {
 	inTime(t, func(t *testing.T, p *pair) {
 		var at []time.Duration
 		began := time.Now()
-		p.tap = func(from int, m keyservice.Message) bool {
+		p.tap = func(from int, _ keyservice.Message) bool {
 			if from == 0 {
 				at = append(at, time.Since(began).Round(time.Second))
 			}
@@ -103,7 +103,7 @@ func TestOffersArePatient(t *testing.T) {
 // TestRestarts restarts each end and both, at every stage. Keys are lost each time,
 // and each time there is another under a generation that was never used.
 func TestRestarts(t *testing.T) {
-	inTime(t, func(t *testing.T, p *pair) {
+	inTime(t, func(_ *testing.T, p *pair) {
 		p.start()
 		last := p.same(time.Second, now())
 		for i, restart := range []func(){
@@ -196,7 +196,7 @@ func TestSessionKeepsItsKeys(t *testing.T) {
 
 // TestLaterWatchEndsTheEarlier is a task that was left behind.
 func TestLaterWatchEndsTheEarlier(t *testing.T) {
-	inTime(t, func(t *testing.T, p *pair) {
+	inTime(t, func(_ *testing.T, p *pair) {
 		p.start()
 		p.same(time.Second, now())
 		first := p.r1.stop
@@ -298,7 +298,7 @@ func TestServiceTrouble(t *testing.T) {
 // the keys have one name, and MKA finds an ICV that does not hold.
 func TestWrongKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPair(t, protocols[0].make)
+		p := newPair(t, protocols[0].open)
 		p.r2.kme.Set(kmetest.Faults{WrongKey: true})
 		p.start()
 		p.await(time.Second, "keys", func() bool { n := p.r1.newest(); return !n.IsZero() && n == p.r2.newest() })
@@ -306,7 +306,7 @@ func TestWrongKey(t *testing.T) {
 		if a, b := p.r1.material(e), p.r2.material(e); a.KeyID != b.KeyID || a.Key.Equal(b.Key) {
 			t.Errorf("%q and %q, equal: %t", a.KeyID, b.KeyID, a.Key.Equal(b.Key))
 		}
-		clear(p.r2.print) // they do differ
+		clear(p.r2.fingerprint) // they do differ
 	})
 }
 
@@ -444,7 +444,7 @@ func TestForged(t *testing.T) {
 func TestGroupsAreRefused(t *testing.T) {
 	for _, nodes := range [][]string{nil, {"r1"}, {"r1", "r1"}, {"r2", "r3"}, {"r1", "r2", "r3"}} {
 		synctest.Test(t, func(t *testing.T) {
-			p := newPair(t, protocols[0].make)
+			p := newPair(t, protocols[0].open)
 			p.r1.opts.Nodes = func(string) []string { return nodes }
 			p.r1.start()
 			if f, ok := p.r1.finding(health.KeyServiceRefused); !ok || !strings.Contains(f.Detail, "gives a key to two nodes") || !p.r1.last.Unavailable {
@@ -465,7 +465,7 @@ func TestLedgerTrouble(t *testing.T) {
 		{`{"version":1,"link":"fra1-ams1-017","channel":"b","epochs":["x"]}`, "it is not such a file"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			p := newPair(t, protocols[0].make)
+			p := newPair(t, protocols[0].open)
 			path := filepath.Join(p.r1.opts.StateDir, "key-service", "b", testLink+".json")
 			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(tt.text), 0o600)); err != nil {
 				t.Fatal(err)

@@ -125,9 +125,3 @@ func (l *ledger) next(number uint64) keys.Epoch {
 	}
 	return keys.Epoch{Number: number}
 }
-
-// has says whether the epoch was used.
-func (l *ledger) has(e keys.Epoch) bool {
-	_, ok := slices.BinarySearchFunc(l.epochs, e, keys.Epoch.Compare)
-	return ok
-}

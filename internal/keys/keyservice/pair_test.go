@@ -105,9 +105,9 @@ type end struct {
 	channel *keyservice.Channel
 	stop    func()
 
-	mu    sync.Mutex
-	last  keys.Snapshot
-	print map[keys.Epoch]keys.Fingerprint // of all that was ever delivered
+	mu          sync.Mutex
+	last        keys.Snapshot
+	fingerprint map[keys.Epoch]keys.Fingerprint // of all that was ever delivered
 }
 
 // pair are the two ends of a link; r1 asks.
@@ -119,14 +119,14 @@ type pair struct {
 
 const epochLength = 10 * time.Minute
 
-func newPair(t *testing.T, make func(keyservice.Options) (*keyservice.Channel, error)) *pair {
+func newPair(t *testing.T, open func(keyservice.Options) (*keyservice.Channel, error)) *pair {
 	t.Helper()
 	w := &wire{rand: rand.New(rand.NewPCG(1, 2))}
 	network := kmetest.NewNetwork()
 	p := &pair{wire: w, t: t}
 	for i, name := range []string{"r1", "r2"} {
 		w.ends[i] = &courier{wire: w, end: i, in: newQueue()}
-		e := &end{t: t, index: i, name: name, kme: network.KME(name), wire: w, make: make, print: map[keys.Epoch]keys.Fingerprint{}}
+		e := &end{t: t, index: i, name: name, kme: network.KME(name), wire: w, make: open, fingerprint: map[keys.Epoch]keys.Fingerprint{}}
 		e.opts = keyservice.Options{
 			Side: keys.B, Node: name, Nodes: func(string) []string { return []string{"r2", "r1"} }, Epoch: epochLength,
 			URL: "https://kme.example", StateDir: t.TempDir(), Transport: e.kme,
@@ -186,11 +186,11 @@ func (e *end) deliver(s keys.Snapshot) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for epoch, m := range s.Keys {
-		print := m.Fingerprint()
-		if was, ok := e.print[epoch]; ok && was != print {
+		fingerprint := m.Fingerprint()
+		if was, ok := e.fingerprint[epoch]; ok && was != fingerprint {
 			e.t.Errorf("%s: the material of %s has changed", e.name, epoch)
 		}
-		e.print[epoch] = print
+		e.fingerprint[epoch] = fingerprint
 	}
 	if !s.Unavailable && !e.last.Unavailable {
 		for epoch := range e.last.Keys {
@@ -288,8 +288,8 @@ func (p *pair) same(within time.Duration, number uint64) keys.Epoch {
 
 // agree holds both ends to one key an epoch, over the whole test.
 func (p *pair) agree() {
-	for e, a := range p.r1.print {
-		if b, ok := p.r2.print[e]; ok && a != b {
+	for e, a := range p.r1.fingerprint {
+		if b, ok := p.r2.fingerprint[e]; ok && a != b {
 			p.t.Errorf("the ends had different keys for %s", e)
 		}
 	}
@@ -299,14 +299,14 @@ func now() uint64 { return keys.ScheduledEpoch(time.Now(), epochLength).Number }
 
 var protocols = []struct {
 	name string
-	make func(keyservice.Options) (*keyservice.Channel, error)
+	open func(keyservice.Options) (*keyservice.Channel, error)
 }{{"etsi014", etsi014.New}, {"skip", skip.New}}
 
 // inTime runs a test of a pair in virtual time, with each protocol.
 func inTime(t *testing.T, test func(t *testing.T, p *pair)) {
 	for _, protocol := range protocols {
 		t.Run(protocol.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { test(t, newPair(t, protocol.make)) })
+			synctest.Test(t, func(t *testing.T) { test(t, newPair(t, protocol.open)) })
 		})
 	}
 }
