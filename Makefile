@@ -147,6 +147,7 @@ lint: $(LINT)
 	$(LINT) run --build-tags '' ./...
 	$(LINT) run --build-tags deb ./internal/service
 	$(LINT) run --build-tags tpm ./internal/identity
+	cd $(ETCDTEST) && $(LINT) run ./...
 
 fuzz:
 	@grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | grep -v /testdata/ | \

@@ -204,7 +204,7 @@ func (c *Cluster) StartMember(i int) error {
 		}
 		err := cmd.Wait()
 		select {
-		case ready <- fmt.Errorf("member %d has ended (%v); see %s", i, err, m.config.Log):
+		case ready <- fmt.Errorf("member %d has ended (%w); see %s", i, err, m.config.Log):
 		default:
 		}
 		close(exited)

@@ -54,7 +54,7 @@ type site struct {
 func theSite(t testing.TB) *site {
 	t.Helper()
 	sharedOnce.Do(func() {
-		dir, err := os.MkdirTemp("", "lever-etcd")
+		dir, err := os.MkdirTemp("", "lever-etcd") //nolint:usetesting // it outlives the test that is first to want it
 		if err != nil {
 			t.Fatal(err)
 		}
