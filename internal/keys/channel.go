@@ -2,8 +2,11 @@ package keys
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 )
 
@@ -78,6 +81,25 @@ func (s Snapshot) Erase() {
 	for _, m := range s.Keys {
 		m.Key.Erase()
 	}
+}
+
+// Digest tells whether two Snapshots say the same, so that a channel delivers what is
+// new. It is for memory alone.
+func (s Snapshot) Digest() string {
+	h := sha256.New()
+	for _, e := range slices.SortedFunc(maps.Keys(s.Keys), Epoch.Compare) {
+		fmt.Fprintln(h, e, s.Keys[e].Fingerprint())
+	}
+	for what, set := range []map[Epoch]bool{s.Present, s.ahead} {
+		for _, e := range slices.SortedFunc(maps.Keys(set), Epoch.Compare) {
+			fmt.Fprintln(h, what, e)
+		}
+	}
+	for _, f := range s.Findings {
+		fmt.Fprintf(h, "%q %v %q %q %v\n", f.Code, f.Epoch, f.File, f.Detail, f.Until.Unix())
+	}
+	fmt.Fprintln(h, s.Unavailable)
+	return string(h.Sum(nil))
 }
 
 // Delivery is a Snapshot with the side it came over.

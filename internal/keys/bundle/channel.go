@@ -159,7 +159,7 @@ type subscriber struct {
 func (s *subscriber) put(snapshot keys.Snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := digest(snapshot)
+	d := snapshot.Digest()
 	if d == s.digest || s.gone {
 		snapshot.Erase()
 		return

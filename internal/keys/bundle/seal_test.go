@@ -121,7 +121,7 @@ func TestNothingIsLeftInMemory(t *testing.T) {
 			if len(snapshot.Keys) != 1 || snapshot.Keys[keys.Epoch{Number: epochAt(0)}].Key.IsZero() {
 				t.Error("there is no key")
 			}
-			_ = digest(snapshot)
+			_ = snapshot.Digest()
 			snapshot.Erase()
 			v.erase()
 		}

@@ -1,10 +1,7 @@
 package bundle
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -153,20 +150,4 @@ func (v *view) snapshot(link string) keys.Snapshot {
 		}
 	}
 	return s
-}
-
-// digest tells whether two snapshots say the same. It is kept in memory only.
-func digest(s keys.Snapshot) string {
-	h := sha256.New()
-	for _, e := range slices.SortedFunc(maps.Keys(s.Keys), keys.Epoch.Compare) {
-		fmt.Fprintln(h, e, s.Keys[e].Fingerprint())
-	}
-	for _, e := range slices.SortedFunc(maps.Keys(s.Present), keys.Epoch.Compare) {
-		fmt.Fprintln(h, "present", e)
-	}
-	for _, f := range s.Findings {
-		fmt.Fprintf(h, "%q %q %q %v\n", f.Code, f.File, f.Detail, f.Until.Unix())
-	}
-	fmt.Fprintln(h, s.Unavailable)
-	return hex.EncodeToString(h.Sum(nil))
 }

@@ -2,11 +2,7 @@ package dir
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -100,7 +96,7 @@ func (c *Channel) Watch(ctx context.Context, link string, deliver func(keys.Snap
 		say(c.arm(s, link))
 		looked := signature(c.root, link)
 		snapshot := Scan(c.root, link).Snapshot()
-		d := digest(snapshot) // of what there is, for what is revoked may be far ahead
+		d := snapshot.Digest() // of what there is, for what is revoked may be far ahead
 		again := snapshot.LimitPrefetch(c.opts.Now())
 		d += again.String()
 		if d != delivered {
@@ -164,20 +160,4 @@ func (c *Channel) existing(link string) []string {
 			return dirs
 		}
 	}
-}
-
-// digest tells whether two snapshots say the same. It is kept in memory only.
-func digest(s keys.Snapshot) string {
-	h := sha256.New()
-	for _, e := range slices.SortedFunc(maps.Keys(s.Keys), keys.Epoch.Compare) {
-		fmt.Fprintln(h, e, s.Keys[e].Fingerprint())
-	}
-	for _, e := range slices.SortedFunc(maps.Keys(s.Present), keys.Epoch.Compare) {
-		fmt.Fprintln(h, "present", e)
-	}
-	for _, f := range s.Findings {
-		fmt.Fprintf(h, "%q %q %q\n", f.Code, f.File, f.Detail)
-	}
-	fmt.Fprintln(h, s.Unavailable)
-	return hex.EncodeToString(h.Sum(nil))
 }

@@ -3,10 +3,7 @@ package etcd
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -79,7 +76,7 @@ func (w *watcher) send(s keys.Snapshot) {
 	slices.SortFunc(s.Findings, func(a, b keys.Finding) int {
 		return cmp.Or(cmp.Compare(a.Code, b.Code), cmp.Compare(a.File, b.File), a.Epoch.Compare(b.Epoch))
 	})
-	d := digest(s)
+	d := s.Digest()
 	if d == w.delivered {
 		s.Erase()
 		return
@@ -190,20 +187,4 @@ func (s *session) get(ctx context.Context, prefix string, namesOnly bool) (*pb.R
 	return s.kv.Range(ctx, &pb.RangeRequest{
 		Key: []byte(prefix), RangeEnd: []byte(clientv3.GetPrefixRangeEnd(prefix)), KeysOnly: namesOnly,
 	}, grpc.WaitForReady(false), grpc.MaxCallRecvMsgSize(1<<30))
-}
-
-// digest tells whether two Snapshots say the same. It is kept in memory only.
-func digest(s keys.Snapshot) string {
-	h := sha256.New()
-	for _, e := range slices.SortedFunc(maps.Keys(s.Keys), keys.Epoch.Compare) {
-		fmt.Fprintln(h, e, s.Keys[e].Fingerprint())
-	}
-	for _, e := range slices.SortedFunc(maps.Keys(s.Present), keys.Epoch.Compare) {
-		fmt.Fprintln(h, "present", e)
-	}
-	for _, f := range s.Findings {
-		fmt.Fprintf(h, "%q %q %q %q %s\n", f.Code, f.File, f.Detail, f.Epoch, f.Until)
-	}
-	fmt.Fprintln(h, s.Unavailable)
-	return hex.EncodeToString(h.Sum(nil))
 }

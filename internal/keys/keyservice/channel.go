@@ -2,8 +2,6 @@ package keyservice
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -374,26 +372,10 @@ func (w *watch) report(r result) {
 func (w *watch) tell(now time.Time) {
 	w.exchange.changed = false
 	s := w.exchange.snapshot(w.service.Where(), now, w.service.Findings())
-	if d := digest(s); d != w.digest {
+	if d := s.Digest(); d != w.digest {
 		w.digest = d
 		w.deliver(s)
 		return
 	}
 	s.Erase()
-}
-
-// digest tells whether two snapshots say the same. It is kept in memory only.
-func digest(s keys.Snapshot) string {
-	h := sha256.New()
-	for _, e := range slices.SortedFunc(maps.Keys(s.Keys), keys.Epoch.Compare) {
-		fmt.Fprintln(h, e, s.Keys[e].Fingerprint())
-	}
-	for _, e := range slices.SortedFunc(maps.Keys(s.Present), keys.Epoch.Compare) {
-		fmt.Fprintln(h, "present", e)
-	}
-	for _, f := range s.Findings {
-		fmt.Fprintf(h, "%q %v %q %q %v\n", f.Code, f.Epoch, f.File, f.Detail, f.Until)
-	}
-	fmt.Fprintln(h, s.Unavailable)
-	return hex.EncodeToString(h.Sum(nil))
 }
