@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Side is which of the two channels.
@@ -71,6 +72,10 @@ type Snapshot struct {
 	// Unavailable is set when the channel as a whole could not be read. Then
 	// Keys is empty but means nothing: absence that was not seen revokes nothing.
 	Unavailable bool
+	// AsOf is a time that is past by the channel's word: something of it was issued
+	// then. A machine whose clock is behind, after years without power perhaps, begins
+	// with what has begun all the same. Zero if the channel has no such word.
+	AsOf time.Time
 	// ahead are the epochs that LimitPrefetch has taken out: they are there, which
 	// matters when the clock was set back to before one that is in use.
 	ahead map[Epoch]bool
@@ -98,7 +103,7 @@ func (s Snapshot) Digest() string {
 	for _, f := range s.Findings {
 		fmt.Fprintf(h, "%q %v %q %q %v\n", f.Code, f.Epoch, f.File, f.Detail, f.Until.Unix())
 	}
-	fmt.Fprintln(h, s.Unavailable)
+	fmt.Fprintln(h, s.Unavailable, s.AsOf.Unix())
 	return string(h.Sum(nil))
 }
 

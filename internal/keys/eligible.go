@@ -108,7 +108,7 @@ func (r *Ring) stale(e Epoch) bool {
 // started says whether an epoch, of the link or of a channel, may be offered. One
 // whose number was offered before may, whatever the clock says now.
 func (r *Ring) started(e Epoch, date time.Time) bool {
-	if e.started(date) || e.Number <= r.state.HighWater.Number {
+	if e.started(r.begun(date)) || e.Number <= r.state.HighWater.Number {
 		return true
 	}
 	for s := range r.state.Seen {

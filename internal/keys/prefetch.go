@@ -18,6 +18,7 @@ const MaxPrefetch = 2
 // handed over then; zero if there is none. That is a time by the wall clock, which
 // can be set: look at it once a minute, too.
 func (s *Snapshot) LimitPrefetch(now time.Time) (again time.Time) {
+	now = laterTime(now, s.AsOf)
 	var next []uint64 // what has not started
 	note := func(e Epoch) {
 		if !e.started(now) && !slices.Contains(next, e.Number) {
@@ -52,4 +53,12 @@ func (s *Snapshot) LimitPrefetch(now time.Time) (again time.Time) {
 		}
 	}
 	return Epoch{Number: next[0]}.Start()
+}
+
+// laterTime is the later of two times.
+func laterTime(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }

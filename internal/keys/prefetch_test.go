@@ -1,6 +1,7 @@
 package keys_test
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -67,5 +68,44 @@ func TestLimitPrefetch(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A machine whose clock is behind begins with what a channel knows to have begun, and
+// no machine begins with what no channel has issued yet.
+func TestClockThatIsBehind(t *testing.T) {
+	id := keys.Identity{Link: "l1", Nodes: []string{"r1", "r2"}}
+	const n = 29930400
+	start := func(number uint64) time.Time { return keys.Epoch{Number: number}.Start() }
+	behind := start(n).AddDate(-3, 0, 0)
+	snapshot := func(side keys.Side, asOf time.Time) keys.Snapshot {
+		material := map[keys.Epoch][]byte{}
+		for i := range uint64(6) {
+			material[keys.Epoch{Number: n + i}] = octets(fmt.Sprint(side, i))
+		}
+		s := keys.NewSnapshot(side.String(), material)
+		s.AsOf = asOf
+		s.LimitPrefetch(behind)
+		return s
+	}
+	offered := func(asOf time.Time) (newest uint64) {
+		r, err := keys.NewRing(id, keys.State{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		r.Wall(func() time.Time { return behind })
+		r.Update(keys.A, snapshot(keys.A, asOf), behind)
+		c := r.Update(keys.B, snapshot(keys.B, asOf), behind)
+		for _, o := range c.Offers {
+			newest = max(newest, o.Epoch.Number)
+		}
+		return newest
+	}
+	if e := offered(time.Time{}); e != 0 {
+		t.Errorf("with a clock that is behind, and no word of a channel, epoch %d is offered", e)
+	}
+	if e := offered(start(n + 2).Add(time.Second)); e != n+2 {
+		t.Errorf("of what was issued in epoch %d, epoch %d is offered", uint64(n+2), e)
 	}
 }

@@ -211,6 +211,13 @@ func (r *Ring) date(now time.Time) time.Time {
 	return now
 }
 
+// begun is the date by which epochs start: the wall clock's, unless a channel knows
+// that it is later. A channel that says so falsely has epochs offered early at this
+// end, which is no use to anybody, for both channels and both ends must have them.
+func (r *Ring) begun(date time.Time) time.Time {
+	return laterTime(date, laterTime(r.sides[A].AsOf, r.sides[B].AsOf))
+}
+
 // HighWater is the newest epoch that was ever confirmed; zero if none.
 func (r *Ring) HighWater() Epoch { return r.state.HighWater }
 
@@ -220,7 +227,7 @@ func (r *Ring) Update(from Side, s Snapshot, now time.Time) Change {
 	if s.Unavailable {
 		// Nothing was seen, so nothing is gone: keep the keys, show the trouble.
 		s.Erase()
-		s.Keys, s.Present, s.ahead = sd.Keys, sd.Present, sd.ahead
+		s.Keys, s.Present, s.ahead, s.AsOf = sd.Keys, sd.Present, sd.ahead, sd.AsOf
 	} else {
 		sd.Erase()
 	}

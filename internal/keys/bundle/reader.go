@@ -111,7 +111,7 @@ func (r *reader) fetch(ctx context.Context, progress func()) {
 	if r.index == nil {
 		return
 	}
-	take, _ := r.index.started(r.conf.Now())
+	take, _ := r.index.started(r.date())
 	for _, l := range take {
 		if r.bundles[l.Epoch].is(l) {
 			continue
@@ -229,6 +229,15 @@ func open(s *signed.Statement, h *bundleHeader, ids []age.Identity) (*inner, err
 	return in, nil
 }
 
+// date is the clock's, unless the index was issued later: then the clock is behind.
+func (r *reader) date() time.Time {
+	now := r.conf.Now()
+	if s := r.index.statement; now.Before(s.Issued) {
+		return s.Issued
+	}
+	return now
+}
+
 // next is when an epoch is to be fetched that is too far ahead now; zero for never.
 func (r *reader) next() time.Time {
 	r.lock.Lock()
@@ -236,7 +245,7 @@ func (r *reader) next() time.Time {
 	if r.index == nil {
 		return time.Time{}
 	}
-	_, again := r.index.started(r.conf.Now())
+	_, again := r.index.started(r.date())
 	return again
 }
 

@@ -18,6 +18,7 @@ type view struct {
 	unavailable bool
 	findings    []keys.Finding
 	epochs      []viewed
+	asOf        time.Time // when the index was issued
 }
 
 // viewed is an epoch that the index lists.
@@ -63,7 +64,7 @@ func (r *reader) madeOf(now time.Time) string {
 	var b strings.Builder
 	fmt.Fprintln(&b, r.ready)
 	if r.index != nil {
-		take, _ := r.index.started(now)
+		take, _ := r.index.started(r.date())
 		fmt.Fprintln(&b, r.index.Sequence)
 		for _, l := range take {
 			fmt.Fprint(&b, l.Epoch)
@@ -104,7 +105,8 @@ func (r *reader) view() (*view, bool) {
 	if r.index == nil {
 		return v, true
 	}
-	take, _ := r.index.started(now)
+	v.asOf = r.index.statement.Issued
+	take, _ := r.index.started(r.date())
 	for _, l := range take {
 		name := fileName(l.Epoch)
 		e := viewed{number: l.Epoch, file: r.src.file(name), generations: l.Generations}
@@ -130,7 +132,7 @@ func (r *reader) view() (*view, bool) {
 // snapshot is the view of one link.
 func (v *view) snapshot(link string) keys.Snapshot {
 	s := keys.Snapshot{
-		Where: v.where, Unavailable: v.unavailable, Findings: slices.Clone(v.findings),
+		Where: v.where, Unavailable: v.unavailable, AsOf: v.asOf, Findings: slices.Clone(v.findings),
 		Keys: make(map[keys.Epoch]keys.Material), Present: make(map[keys.Epoch]bool),
 	}
 	for _, e := range v.epochs {

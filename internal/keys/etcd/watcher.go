@@ -166,6 +166,9 @@ func (w *watcher) take(s *keys.Snapshot, name, text []byte, now time.Time) time.
 		s.Findings = append(s.Findings, f)
 		return time.Time{}
 	}
+	if v.issued.After(s.AsOf) {
+		s.AsOf = v.issued
+	}
 	s.Keys[at.epoch] = keys.Material{KeyID: at.epoch.String(), Key: v.key, File: fileName(string(name))}
 	return v.expires
 }
