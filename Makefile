@@ -86,11 +86,10 @@ test: kernel tools
 	@$(if $(RACE),,echo "no C compiler ($${CC:-gcc}): the race detector is left out")
 	$(GO) test $(RACE) ./...
 	@$(MAKE) --no-print-directory test-deb test-tpm
-	@$(MAKE) --no-print-directory test-etcd
 	$(SIM) -sim.seeds=200
 	CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 ./internal/uml/...
 	@rm -rf bin/_artifacts $(FIGURES) $(FIGURES).*
-	$(MAKE) --no-print-directory -j 4 -O test-lever test-others test-trials test-channels
+	$(MAKE) --no-print-directory -j 5 -O test-lever test-others test-trials test-channels test-etcd
 	@cat $(FIGURES) $(FIGURES).*
 
 # The unit and the package, by systemd-analyze and dpkg; no root needed.
@@ -115,7 +114,7 @@ test-trials: build
 test-channels: $(ETCD)
 	$(KERNEL_TEST) -run '$(CHANNELS)' ./cmd/lever
 
-# What needs etcd and no kernel.
+# What needs etcd and no kernel; it waits for elections most of the time.
 test-etcd:
 	cd $(ETCDTEST) && $(GO) vet ./... && $(GO) test -count=1 ./...
 
