@@ -1,13 +1,10 @@
 package lab
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -99,9 +96,7 @@ func (p *process) end(sig syscall.Signal, patience time.Duration) error {
 	}
 }
 
-// signal sends a signal to the process, if it runs. SIGHUP waits until the process
-// has begun to catch it: before that it ends any program, and whoever has an agent
-// reload sends it to one that is ready, as systemd does.
+// signal sends a signal to the process, if it runs.
 func (p *process) signal(sig syscall.Signal) error {
 	p.mu.Lock()
 	cmd := p.cmd
@@ -109,35 +104,10 @@ func (p *process) signal(sig syscall.Signal) error {
 	if cmd == nil {
 		return nil
 	}
-	if sig == syscall.SIGHUP {
-		err := Await(context.Background(), killPatience, p.name+" to catch SIGHUP", func() (bool, string) {
-			caught, ended := catches(cmd.Process.Pid, sig)
-			return caught || ended, "it does not"
-		})
-		if err != nil {
-			return err
-		}
-	}
 	if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("signal %v to %s: %w", sig, p.name, err)
 	}
 	return nil
-}
-
-// catches tells whether a process has a handler for a signal, by the mask in
-// proc_pid_status(5), or has ended.
-func catches(pid int, sig syscall.Signal) (caught, ended bool) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return false, true
-	}
-	for line := range strings.Lines(string(text)) {
-		if mask, ok := strings.CutPrefix(line, "SigCgt:"); ok {
-			bits, err := strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
-			return err == nil && bits&(1<<(sig-1)) != 0, false
-		}
-	}
-	return false, false
 }
 
 // killPatience is for a machine that is very busy.

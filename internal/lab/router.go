@@ -28,6 +28,7 @@ type Router struct {
 	kernel *macsec.Client
 	agent  process
 	log    *os.File
+	logged int64 // what earlier lives of the agent have logged
 
 	mu      sync.Mutex
 	watcher *watcher
@@ -73,6 +74,11 @@ func (r *Router) Start() error {
 		"--run-dir", r.Path(RunDir), "--state-dir", r.Path(StateDir),
 	}, r.Args...)...)
 	cmd.Stdout, cmd.Stderr = r.log, r.log
+	info, err := r.log.Stat()
+	if err != nil {
+		return fmt.Errorf("look how long the log of %s is: %w", r.Name, err)
+	}
+	r.logged = info.Size()
 	return r.agent.start(r.Space, cmd)
 }
 
@@ -87,8 +93,24 @@ func (r *Router) End(sig syscall.Signal, patience time.Duration) error {
 	return r.agent.end(sig, patience)
 }
 
-// Signal sends a signal to the agent, if it runs.
-func (r *Router) Signal(sig syscall.Signal) error { return r.agent.signal(sig) }
+// Signal sends a signal to the agent, if it runs. SIGHUP waits until the agent
+// handles it, as systemd does: before that it ends any program.
+func (r *Router) Signal(sig syscall.Signal) error {
+	if sig == syscall.SIGHUP {
+		err := Await(context.Background(), killPatience, "the agent of "+r.Name+" to handle signals", func() (bool, string) {
+			text, err := os.ReadFile(r.Path(LogFile))
+			if err != nil {
+				return false, err.Error()
+			}
+			text = text[min(r.logged, int64(len(text))):]
+			return bytes.Contains(text, []byte("process hardened")) || r.Alive() != nil, string(text)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return r.agent.signal(sig)
+}
 
 // SetInventory gives the router another inventory, by a rename.
 func (r *Router) SetInventory(text []byte) error {
