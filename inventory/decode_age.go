@@ -124,7 +124,7 @@ func NotRecipient(s string) string {
 	switch {
 	case strings.HasPrefix(strings.ToUpper(s), "AGE-SECRET-KEY-"):
 		return "must be the public part, age1pq1…; found a secret key, which is now known to whoever has read this: make another identity (lever node init) and enrol that one"
-	case !recipientPattern.re.MatchString(s):
+	case !recipientPattern.matches(s):
 		return "must be " + recipientPattern.form
 	}
 	var err error

@@ -211,7 +211,7 @@ func (d *decoder) device(at Position, what, name string) bool {
 	switch {
 	case len(name) > maxDevice:
 		d.errorf(at, "%s %s has %d octets; the kernel takes %d", what, quoteShort(name), len(name), maxDevice)
-	case !devicePattern.re.MatchString(name):
+	case !devicePattern.matches(name):
 		d.errorf(at, "%s must be %s; found %s", what, devicePattern.form, quoteShort(name))
 	case name == "." || name == "..":
 		// dev_valid_name: a device is a directory in sysfs.

@@ -103,7 +103,7 @@ func FuzzEditRecipients(f *testing.F) {
 		f.Add(a.Data, "q2", "age1pq1y")
 	}
 	f.Fuzz(func(t *testing.T, data []byte, node, recipient string) {
-		if !namePattern.re.MatchString(recipient) {
+		if !namePattern.matches(recipient) {
 			recipient = "age1pq1x"
 		}
 		once, err := editRecipients(data, node, []string{recipient})

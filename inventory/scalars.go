@@ -117,7 +117,7 @@ func (d *decoder) formed(n *yaml.Node, what string, p *pattern) (string, bool) {
 	if !ok {
 		return "", false
 	}
-	if !p.re.MatchString(s) {
+	if !p.matches(s) {
 		d.errorf(d.at(n), "%s must be %s; found %s", what, p.form, quoteShort(s))
 		return "", false
 	}
@@ -166,7 +166,7 @@ func (d *decoder) duration(n *yaml.Node, what string, least time.Duration) (time
 
 // date decodes a calendar day, with or without quotes.
 func (d *decoder) date(n *yaml.Node, what string) (time.Time, bool) {
-	if n.Kind != yaml.ScalarNode || !datePattern.re.MatchString(n.Value) {
+	if n.Kind != yaml.ScalarNode || !datePattern.matches(n.Value) {
 		d.errorf(d.at(n), "%s must be %s; found %s", what, datePattern.form, describe(n))
 		return time.Time{}, false
 	}
@@ -181,7 +181,7 @@ func (d *decoder) date(n *yaml.Node, what string) (time.Time, bool) {
 // moment decodes a date, which is midnight UTC at its start, or a time with its
 // offset from UTC, with or without quotes.
 func (d *decoder) moment(n *yaml.Node, what string) (time.Time, bool) {
-	if n.Kind != yaml.ScalarNode || !momentPattern.re.MatchString(n.Value) {
+	if n.Kind != yaml.ScalarNode || !momentPattern.matches(n.Value) {
 		d.errorf(d.at(n), "%s must be %s; found %s", what, momentPattern.form, describe(n))
 		return time.Time{}, false
 	}

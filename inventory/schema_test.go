@@ -49,8 +49,8 @@ func TestSchemaAndDecoder(t *testing.T) {
 	}
 	for _, p := range patterns {
 		described[p.name] = true
-		if got := file.Defs[p.name].Pattern; got != p.re.String() {
-			t.Errorf("%s: the schema has the pattern %s, the decoder %s", p.name, got, p.re)
+		if got := file.Defs[p.name].Pattern; got != p.source {
+			t.Errorf("%s: the schema has the pattern %s, the decoder %s", p.name, got, p.source)
 		}
 	}
 	for name, def := range file.Defs {

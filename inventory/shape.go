@@ -1,6 +1,9 @@
 package inventory
 
-import "regexp"
+import (
+	"regexp"
+	"sync"
+)
 
 const apiVersion = "lever/v1"
 
@@ -59,42 +62,49 @@ var (
 
 // pattern is the form of a text; its source stands in schema.json, too.
 type pattern struct {
-	name string // in schema.json
-	re   *regexp.Regexp
-	form string // in errors
+	name, source string // in schema.json
+	form         string // in errors
+	// compiled waits until somebody asks: each program that has an inventory in it
+	// would pay for it when it starts.
+	compiled func() *regexp.Regexp
 }
+
+func newPattern(name, source, form string) pattern {
+	return pattern{name, source, form, sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(source) })}
+}
+
+func (p *pattern) matches(s string) bool { return p.compiled().MatchString(s) }
 
 var (
 	// A name is used as a directory, in tables and in key derivation.
-	namePattern = pattern{"name", regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$`),
-		"up to 128 letters, digits, '.', '_' and '-', not beginning with '.'"}
+	namePattern = newPattern("name", `^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$`,
+		"up to 128 letters, digits, '.', '_' and '-', not beginning with '.'")
 	// The kernel's dev_valid_name refuses more than 15 octets, '/', ':' and
 	// white space; '%' starts a format in the name of a new device
 	// (__dev_alloc_name).
-	devicePattern = pattern{"device", regexp.MustCompile(`^[!-$&-.0-9;-~]{1,15}$`),
-		"1 to 15 printable ASCII characters without '/', ':', '%' and spaces"}
-	durationPattern = pattern{"duration", regexp.MustCompile(`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`),
-		"a duration with its unit, such as 30s or 1h"}
-	datePattern = pattern{"date", regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}$`),
-		"a date such as 2027-01-31"}
-	momentPattern = pattern{"moment",
-		regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}(Z|[+-][0-9]{2}:[0-9]{2}))?$`),
-		"a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z"}
-	cknPattern = pattern{"ckn", regexp.MustCompile(`^([0-9A-Fa-f]{2}){1,32}$`),
-		"1 to 32 octets in hexadecimal"}
-	macPattern = pattern{"mac", regexp.MustCompile(`^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$`),
-		"a MAC address such as 01:80:c2:00:00:03"}
-	urlPattern = pattern{"url", regexp.MustCompile(`^https://[^/?#@\\\s]+(/[^?#\s]*)?$`),
-		"an https URL such as https://keys.example.net/lever, without user, query and fragment"}
-	endpointPattern = pattern{"endpoint", regexp.MustCompile(`^https://([^/?#@:\[\]\\\s]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?$`),
-		"an https URL with a port and no path, such as https://etcd1.example.net:2379"}
+	devicePattern = newPattern("device", `^[!-$&-.0-9;-~]{1,15}$`,
+		"1 to 15 printable ASCII characters without '/', ':', '%' and spaces")
+	durationPattern = newPattern("duration", `^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`,
+		"a duration with its unit, such as 30s or 1h")
+	datePattern = newPattern("date", `^[0-9]{4}-[0-9]{2}-[0-9]{2}$`,
+		"a date such as 2027-01-31")
+	momentPattern = newPattern("moment", `^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}(Z|[+-][0-9]{2}:[0-9]{2}))?$`,
+		"a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z")
+	cknPattern = newPattern("ckn", `^([0-9A-Fa-f]{2}){1,32}$`,
+		"1 to 32 octets in hexadecimal")
+	macPattern = newPattern("mac", `^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$`,
+		"a MAC address such as 01:80:c2:00:00:03")
+	urlPattern = newPattern("url", `^https://[^/?#@\\\s]+(/[^?#\s]*)?$`,
+		"an https URL such as https://keys.example.net/lever, without user, query and fragment")
+	endpointPattern = newPattern("endpoint", `^https://([^/?#@:\[\]\\\s]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?$`,
+		"an https URL with a port and no path, such as https://etcd1.example.net:2379")
 	// 32 octets are 43 digits, the last of which has two bits left over.
-	signerPattern = pattern{"signer", regexp.MustCompile(`^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$`),
-		"an ed25519 public key, 32 octets in base64"}
-	prefixPattern = pattern{"prefix", regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}){0,7}$`),
-		"names of letters, digits, '.', '_' and '-' with '/' between them, such as lever or site/lever"}
-	recipientPattern = pattern{"recipient", regexp.MustCompile(`^age1(pq1)?[02-9ac-hj-np-z]{58,}$`),
-		"an age recipient, as lever node show prints it: age1pq1…"}
+	signerPattern = newPattern("signer", `^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$`,
+		"an ed25519 public key, 32 octets in base64")
+	prefixPattern = newPattern("prefix", `^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}){0,7}$`,
+		"names of letters, digits, '.', '_' and '-' with '/' between them, such as lever or site/lever")
+	recipientPattern = newPattern("recipient", `^age1(pq1)?[02-9ac-hj-np-z]{58,}$`,
+		"an age recipient, as lever node show prints it: age1pq1…")
 
 	patterns = []*pattern{&namePattern, &devicePattern, &durationPattern, &datePattern, &momentPattern, &cknPattern, &macPattern,
 		&urlPattern, &endpointPattern, &signerPattern, &prefixPattern, &recipientPattern}
