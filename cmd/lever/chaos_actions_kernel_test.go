@@ -146,11 +146,9 @@ func (c *chaos) undo() error {
 		}
 		// Where there is none, there is nothing to delete.
 		_ = c.driftEndOnly(i).sh("tc qdisc del dev " + theParent + " root")
-		// Not before the agent is at work: an interface that was made anew while none ran
-		// has no fence, and this would be the reboot that README.md warns of.
-		errs = append(errs, lab.Await(c.ctx(), patience, r.Name+"'s agent to answer", func() (bool, string) {
-			return r.Answers() || r.Alive() != nil, "it does not"
-		}), r.Space.Up(theParent))
+		// Not before the agent is ready: an interface that was made anew while none ran has
+		// no fence, and this would be the reboot that README.md warns of.
+		errs = append(errs, r.AwaitReady(), r.Space.Up(theParent))
 	}
 	return errors.Join(errs...)
 }

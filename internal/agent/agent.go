@@ -35,8 +35,8 @@ type Options struct {
 	RunDir    string // tmpfs: the control socket, and what a restart resumes from
 	StateDir  string // disk: the epochs that must never come back
 	Log       *slog.Logger
-	// Ready, if set, is called once the agent is at work, and again when a reload has
-	// ended. What it is given asks the agent whether it lives, by the control socket
+	// Ready, if set, is called once the fence of each link was closed, or could not be,
+	// and again when a reload has ended: what waits for it may set interfaces up. What it is given asks the agent whether it lives, by the control socket
 	// if that could be opened.
 	Ready func(alive func(context.Context) error)
 	// Reloading, if set, is called when a reload begins.
@@ -66,6 +66,8 @@ type server struct {
 	dumps    dumps
 	started  time.Time
 	answers  atomic.Bool // the control socket is open
+	// unfenced are the links of the start whose fence nobody has tried to close yet.
+	unfenced sync.WaitGroup
 	group    *errgroup.Group
 	ctx      context.Context // of the agent's life
 	store    keys.States

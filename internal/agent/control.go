@@ -50,13 +50,17 @@ const rekeyPatience = 20 * time.Second
 
 // serve answers on the control socket until ctx ends.
 func (s *server) serve(ctx context.Context) error {
+	var conns sync.WaitGroup
+	defer conns.Wait()
 	l, err := s.listen()
+	if err == nil || noRoom(err) {
+		conns.Go(func() { s.readyWhenFenced(ctx) })
+	}
 	for noRoom(err) {
 		// That nobody can ask is no reason to leave the links alone.
 		s.nodeFault(func(f *health.Set) bool {
 			return f.Raise(health.Raise(health.RunDirUnwritable, time.Now(), "detail", err))
 		})
-		s.ready()
 		if !sleep(ctx, time.Second) {
 			return nil
 		}
@@ -67,11 +71,8 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	s.answers.Store(true)
 	s.nodeFault(func(f *health.Set) bool { return f.Clear(health.RunDirUnwritable) })
-	var conns sync.WaitGroup
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
-	defer conns.Wait()
-	s.ready()
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -110,6 +111,31 @@ func (s *server) listen() (net.Listener, error) {
 		return nil, fmt.Errorf("agent: protect the control socket: %w", err)
 	}
 	return l, nil
+}
+
+// fencePatience is how long a fence may take before the agent says that it is ready in
+// spite of it: a link whose interface hangs the kernel must not hold up a whole boot.
+const fencePatience = 20 * time.Second
+
+// readyWhenFenced says that the agent is at work when no link is without its fence any
+// more: the service manager has the network wait for that.
+func (s *server) readyWhenFenced(ctx context.Context) {
+	fenced := make(chan struct{})
+	go func() {
+		s.unfenced.Wait()
+		close(fenced)
+	}()
+	patience := time.NewTimer(fencePatience)
+	defer patience.Stop()
+	select {
+	case <-fenced:
+		s.log.Info("ready: every fence that can be is closed")
+	case <-patience.C:
+		s.log.Error("ready, but for links whose fence has not been closed", "after", fencePatience)
+	case <-ctx.Done():
+		return
+	}
+	s.ready()
 }
 
 // ready says that the agent is at work.

@@ -13,12 +13,15 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/lever-link/lever/internal/fence"
+	"github.com/lever-link/lever/internal/keys"
 	"github.com/lever-link/lever/inventory"
 	"github.com/lever-link/lever/macsec/macsectest"
 )
@@ -45,6 +48,59 @@ func newServing(t *testing.T) *server {
 	})
 	<-ready
 	return s
+}
+
+// What waits for the agent, the network at boot, may set interfaces up as soon as it
+// is ready: so that it is when every fence was closed, or could not be, and not before.
+func TestReadyWhenFenced(t *testing.T) {
+	opts := Options{Node: "r1", RunDir: newRunDir(t), StateDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)}
+	ready, entered, release := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	opts.Ready = func(func(context.Context) error) { close(ready) }
+	on := newMachine(t, "r1").platform()
+	on.findParent = func(name string) (parent, error) {
+		if name == "eth1" {
+			return parent{}, errors.New("there is no interface eth1")
+		}
+		return parent{index: 7, name: name}, nil
+	}
+	enter := sync.OnceFunc(func() { close(entered) })
+	on.closeFence = func(int, fence.Options) ([]fence.Change, error) {
+		enter()
+		<-release
+		return nil, errors.New("the kernel has no tc filters")
+	}
+	on.inspectFence = func(int, fence.Options) (fence.State, error) {
+		return fence.State{}, errors.New("nor does it show any")
+	}
+	on.setUp = func(int, bool) error { return nil }
+	s := newServer(opts, on, macsectest.New(), &linkEvents{})
+	s.open = func(*inventory.Inventory, *slog.Logger) [2]keys.Channel { return [2]keys.Channel{} }
+	ctx, cancel := context.WithCancel(t.Context())
+	g, ctx := errgroup.WithContext(ctx)
+	var links []inventory.NodeLink
+	for _, name := range []string{"eth0", "eth1"} {
+		links = append(links, inventory.NodeLink{
+			Link:  &inventory.Link{ID: "l-" + name, Verdict: inventory.Verdict{Kind: inventory.Encrypt, Reason: "it leaves the building"}},
+			Local: inventory.End{Interface: name, Secure: name + "-sec"},
+		})
+	}
+	s.start(ctx, g, &inventory.Inventory{}, links)
+	g.Go(func() error { return s.serve(ctx) })
+	<-entered
+	for _, err := NewClient(opts.RunDir).Status(t.Context()); err != nil; { // until it listens
+		_, err = NewClient(opts.RunDir).Status(t.Context())
+	}
+	select {
+	case <-ready:
+		t.Error("the agent is ready, and a fence is open")
+	default:
+	}
+	close(release)
+	<-ready
+	cancel()
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestSocketIsForItsOwnerOnly(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/lever-link/lever/internal/health"
@@ -36,7 +37,12 @@ func (s *server) begin(inv *inventory.Inventory, links []inventory.NodeLink) {
 	s.list(links)
 	s.inherit(links, now)
 	for _, l := range links {
-		s.take(l)
+		if l.Verdict.Kind == inventory.Encrypt {
+			s.unfenced.Add(1)
+			s.take(l, sync.OnceFunc(s.unfenced.Done))
+		} else {
+			s.take(l, nil)
+		}
 	}
 }
 
@@ -59,7 +65,7 @@ func (s *server) list(links []inventory.NodeLink) {
 }
 
 // take gives a link of the inventory its task, or says why it is left alone.
-func (s *server) take(l inventory.NodeLink) {
+func (s *server) take(l inventory.NodeLink, fenced func()) {
 	if l.Verdict.Kind != inventory.Encrypt {
 		s.setStatus(leftAlone(l, s.inv.Policy, s.started, s.date()))
 		return
@@ -68,7 +74,7 @@ func (s *server) take(l inventory.NodeLink) {
 	s.mu.Lock()
 	delete(s.supervised, l.ID)
 	s.mu.Unlock()
-	s.keep(spec{link: l, policy: s.inv.Policy, channels: s.channels})
+	s.keep(spec{link: l, policy: s.inv.Policy, channels: s.channels, fenced: fenced})
 }
 
 // follow keeps up with the inventory until ctx ends: with its files, with SIGHUP,
@@ -274,7 +280,7 @@ func (s *server) adopt(next *inventory.Inventory) (changed int) {
 		}
 	}
 	for _, e := range begin {
-		s.take(*e.After)
+		s.take(*e.After, nil)
 	}
 	return len(changes)
 }
@@ -386,7 +392,7 @@ func (s *server) catchUp() {
 		}
 		delete(s.behind, id)
 		if s.endOf(e) {
-			s.take(*e.After)
+			s.take(*e.After, nil)
 		}
 	}
 	for _, lo := range s.left {

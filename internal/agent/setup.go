@@ -38,7 +38,9 @@ func (t *task) setUpLink() error {
 	if old != nil && old.Index == p.index && old.Fence != nil && old.Fence.options() == t.fenceOptions() {
 		closeIt = t.checkFence // what an earlier agent left, somebody may have changed
 	}
-	if err := closeIt(); err != nil {
+	err = closeIt()
+	t.fenced()
+	if err != nil {
 		return err
 	}
 	if p.master != 0 {

@@ -42,6 +42,8 @@ type spec struct {
 	link     inventory.NodeLink
 	policy   inventory.Policy
 	channels [2]keys.Channel
+	// fenced, if set, is to be called when the fence was closed, or could not be.
+	fenced func()
 }
 
 // keeper sees to it that a link has a task, one at a time: it starts another when
@@ -109,6 +111,7 @@ func (k *keeper) end() error {
 func (k *keeper) change(sp spec) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	sp.fenced = k.spec.fenced
 	k.spec = sp
 	select {
 	case <-k.task.changes: // it has not seen that one, and need not

@@ -33,6 +33,7 @@ type task struct {
 	events   *subscription
 	requests chan request
 	changes  chan spec // what the inventory has changed
+	fenced   func()    // tells that the fence was closed, or could not be
 	pulse    pulse     // beaten each time round, at least every two seconds
 
 	// The state of the current session; zero between sessions.
@@ -85,9 +86,13 @@ type task struct {
 
 func newTask(s *server, sp spec) *task {
 	l := &lease{}
+	if sp.fenced == nil {
+		sp.fenced = func() {}
+	}
 	return &task{
 		server: newLeased(s, l), lease: l, log: s.log.With("link", sp.link.ID), link: sp.link, policy: sp.policy,
 		channels: sp.channels, store: &leasedStates{s.store, l},
+		fenced: sp.fenced,
 		events: s.links.subscribe(), requests: make(chan request), changes: make(chan spec, 1), heardFrom: map[mka.SCI]time.Time{},
 	}
 }
@@ -99,6 +104,7 @@ func (t *task) run(ctx context.Context) error {
 	said := ""
 	for {
 		err := t.session(ctx)
+		t.fenced() // there was nothing to fence
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -97,19 +97,28 @@ func (r *Router) End(sig syscall.Signal, patience time.Duration) error {
 // handles it, as systemd does: before that it ends any program.
 func (r *Router) Signal(sig syscall.Signal) error {
 	if sig == syscall.SIGHUP {
-		err := Await(context.Background(), killPatience, "the agent of "+r.Name+" to handle signals", func() (bool, string) {
-			text, err := os.ReadFile(r.Path(LogFile))
-			if err != nil {
-				return false, err.Error()
-			}
-			text = text[min(r.logged, int64(len(text))):]
-			return bytes.Contains(text, []byte("process hardened")) || r.Alive() != nil, string(text)
-		})
-		if err != nil {
+		if err := r.awaitLog("process hardened", "to handle signals"); err != nil {
 			return err
 		}
 	}
 	return r.agent.signal(sig)
+}
+
+// AwaitReady waits until the agent, if it runs, says that it is: that the fence of
+// each of its links is closed.
+func (r *Router) AwaitReady() error { return r.awaitLog("msg=\"ready", "to be ready") }
+
+// awaitLog waits until the agent has logged something since it was started, or has
+// ended.
+func (r *Router) awaitLog(words, what string) error {
+	return Await(context.Background(), 2*killPatience, "the agent of "+r.Name+" "+what, func() (bool, string) {
+		text, err := os.ReadFile(r.Path(LogFile))
+		if err != nil {
+			return false, err.Error()
+		}
+		text = text[min(r.logged, int64(len(text))):]
+		return bytes.Contains(text, []byte(words)) || r.Alive() != nil, string(text)
+	})
 }
 
 // SetInventory gives the router another inventory, by a rename.
