@@ -52,6 +52,7 @@ func dial(endpoints []string, t *transport) (*clientv3.Client, error) {
 			}),
 			// No proxy of the environment: a key's way is what the inventory says.
 			grpc.WithNoProxy(),
+			withCodec(),
 		},
 	})
 	if err != nil {
