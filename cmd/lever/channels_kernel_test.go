@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	rotationFor  = flag.Duration("rotation.for", 150*time.Second, "for how long keys are rotated")
+	rotationFor  = flag.Duration("rotation.for", 70*time.Second, "for how long keys are rotated")
 	rotationRate = flag.Int("rotation.rate", besides, "packets a second each way meanwhile")
 	quorumFor    = flag.Duration("rotation.quorum", 20*time.Second, "for how long etcd has no quorum")
 )
@@ -48,7 +48,7 @@ func TestTwoChannels(t *testing.T) {
 	var seen []string
 	outage := map[string]time.Duration{}
 	f.underStream(0, 1, *rotationRate, func() {
-		for until := time.Now().Add(*rotationFor); time.Now().Before(until) || len(seen) < 3; {
+		for until := time.Now().Add(*rotationFor); time.Now().Before(until) || len(seen) < 2; {
 			if e := f.theEpoch(); !slices.Contains(seen, e) {
 				seen = append(seen, e)
 				t.Logf("epoch %s", e)
@@ -106,7 +106,6 @@ func TestTwoChannels(t *testing.T) {
 		for i := range f.routers {
 			f.noFault(i, health.ChannelUnreadable)
 		}
-		outage["epoch after the bundles"] = f.nextEpoch()
 	})
 	f.onlyEncrypted()
 	f.must(talk.Stop())

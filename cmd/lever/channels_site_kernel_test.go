@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -34,6 +35,10 @@ type fleet struct {
 	rootArgs []string
 }
 
+// oneFleet is held by the fleet that there is: two clusters of etcd at a time are more
+// than a guest has memory for.
+var oneFleet sync.Mutex
+
 // theOffice is where the members of etcd are, and each router's way there.
 const (
 	theOffice  = "198.51.100."
@@ -42,13 +47,15 @@ const (
 
 // newFleet makes routers r1, r2, … with links between r1 and each of the others, on
 // r1's up0, up1, …, issuers and cluster, everything but the agents started. Spied
-// gives this process a way into the office; one fleet at a time may have that.
+// gives this process a way into the office.
 func newFleet(t *testing.T, routers int, policy string, spied bool) *fleet {
 	t.Helper()
 	program := os.Getenv(etcdProgram)
 	if program == "" {
 		t.Fatalf("%s does not name the file of etcdcluster: run this test by make", etcdProgram)
 	}
+	oneFleet.Lock()
+	t.Cleanup(oneFleet.Unlock)
 	siteNames.Lock()
 	siteNames.n++
 	prefix := fmt.Sprintf("acc%d-", siteNames.n)

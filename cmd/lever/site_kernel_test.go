@@ -34,7 +34,7 @@ const (
 )
 
 // patience bounds every wait. It is for a busy machine; no test measures it.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // refusedPatience is how long answers are waited for that should not come; those
 // that do take less than a millisecond.
