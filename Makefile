@@ -55,13 +55,13 @@ FIGURES := $(CURDIR)/bin/figures
 KERNEL_TESTS = $(shell grep -rlE --include='*_test.go' '^//go:build .*\bkernel\b' . | \
 	grep -v /testdata/ | xargs -r -n 1 dirname | sort -u | grep -vx ./internal/uml/umlexec)
 
-KERNEL_TEST = LEVER_FIGURES=$(FIGURES) LEVER_ETCD=$(ETCD) CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 -ldflags '$(QUIET)' \
+KERNEL_TEST = LEVER_FIGURES=$(FIGURES) LEVER_ETCD=$(ETCD) CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 -timeout 30m -ldflags '$(QUIET)' \
 	-artifacts -outputdir $(CURDIR)/bin -exec $(UMLEXEC)
 # A real etcd of three members: a Go module of its own, so that Lever does not
 # depend on etcd's server.
 ETCD     := $(CURDIR)/bin/etcdcluster
 ETCDTEST := internal/keys/etcd/etcdtest
-CHANNELS = ^(TestTwoChannels|TestRevokedNode|TestKeyTooOld)
+CHANNELS = ^(TestTwoChannels|TestRevokedNode|TestKeyService|TestKeyTooOld)
 BESIDE = ^(TestWPA|TestFlood|TestSuspend|TestPSK|TestDelay)
 # Another build of lever is upgraded to, and back.
 TRIAL = LEVER_NEXT=$(CURDIR)/bin/lever $(KERNEL_TEST) -timeout 3h
