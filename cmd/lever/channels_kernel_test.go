@@ -36,11 +36,11 @@ func (f *fleet) theEpoch() string {
 // under traffic; then each channel fails in the ways that it can, and comes back.
 func TestTwoChannels(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 2, rotation, true)
+	f := newFleet(t, 2, rotation)
 	var office bytes.Buffer
 	talk, err := lab.StartCapture(f.routers[0].Space, officePort, &office)
 	f.must(err)
-	spy := f.spy()
+	spy := f.spy(theLink)
 	began := time.Now()
 	f.start()
 	key := f.secured()
@@ -196,7 +196,8 @@ func skip(b []byte, n int) []byte { return b[min(n, len(b)):] }
 // loses anything; what it had opens nothing any more.
 func TestRevokedNode(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 3, "", false)
+	f := newFleet(t, 3, "")
+	spy := f.spy("link-2")
 	f.start()
 	f.theEpoch()
 	second := func(what string, good func(lab.LinkStatus) bool) {
@@ -235,6 +236,21 @@ func TestRevokedNode(t *testing.T) {
 		f.must(f.routers[2].Start())
 		f.passes(5*besides, func(c *lab.WireCount) int { return c.MACsec() })
 		second("r1's link to r3 to stay closed", func(l lab.LinkStatus) bool { return !isSecured(l) })
+		// Nor are the keys themselves: here it has both halves of each.
+		f.must(f.routers[2].Kill())
+		spy.betray(f.routers[2])
+		f.must(f.routers[2].Start())
+		second("r1 to hear of a key that was revoked", func(l lab.LinkStatus) bool {
+			_, heard := l.Fault(string(health.UnknownCKN))
+			return heard
+		})
+		f.passes(5*besides, func(c *lab.WireCount) int { return c.MACsec() })
+		second("r1's link to r3 to stay closed", func(l lab.LinkStatus) bool { return !isSecured(l) })
+		v, err = f.routers[0].SecY("up1-sec")
+		f.must(err)
+		if len(v.TxSC.SAs) != 0 {
+			t.Errorf("r1 sends to r3 again, with %d SAs", len(v.TxSC.SAs))
+		}
 	})
 	if now := f.theEpoch(); now != before && !strings.HasPrefix(now, before) {
 		t.Logf("the other link has gone from epoch %s to %s meanwhile", before, now)

@@ -46,9 +46,9 @@ const (
 )
 
 // newFleet makes routers r1, r2, … with links between r1 and each of the others, on
-// r1's up0, up1, …, issuers and cluster, everything but the agents started. Spied
-// gives this process a way into the office.
-func newFleet(t *testing.T, routers int, policy string, spied bool) *fleet {
+// r1's up0, up1, …, issuers and cluster, everything but the agents started. This
+// process has a way into the office, too.
+func newFleet(t *testing.T, routers int, policy string) *fleet {
 	t.Helper()
 	program := os.Getenv(etcdProgram)
 	if program == "" {
@@ -79,13 +79,10 @@ func newFleet(t *testing.T, routers int, policy string, spied bool) *fleet {
 	for i := 1; i < routers; i++ {
 		s.must(lab.Wire(spaces[0], fmt.Sprintf("up%d", i-1), spaces[i], theParent))
 	}
-	desks := slices.Clone(spaces)
-	if spied {
-		here, err := lab.Here()
-		s.must(err)
-		t.Cleanup(func() { s.mustNot(here.Close(false)) })
-		desks = append(desks, here)
-	}
+	here, err := lab.Here()
+	s.must(err)
+	t.Cleanup(func() { s.mustNot(here.Close(false)) })
+	desks := append(slices.Clone(spaces), here)
 	s.must(lab.Bridge(f.office, desks, officePort))
 	for i, ns := range desks {
 		f.officeAddress(ns, officePort, 101+i)

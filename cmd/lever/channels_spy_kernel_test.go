@@ -4,10 +4,13 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	filippo "filippo.io/age"
@@ -25,14 +28,15 @@ import (
 // A fleetSpy has what r1 has, and so every key that r1's link ever had: to look for
 // those that must be gone.
 type fleetSpy struct {
-	f  *fleet
-	mu sync.Mutex
+	f    *fleet
+	link string
+	mu   sync.Mutex
 	// material is both channels', by epoch.
 	material [2]map[keys.Epoch]keys.Material
 }
 
-// spy follows both channels in this process until the test ends.
-func (f *fleet) spy() *fleetSpy {
+// spy follows both channels of a link in this process until the test ends.
+func (f *fleet) spy(link string) *fleetSpy {
 	f.Helper()
 	inv, err := inventory.Load(f.routers[0].Path(lab.InventoryFile))
 	f.must(err)
@@ -47,12 +51,12 @@ func (f *fleet) spy() *fleetSpy {
 	f.must(err)
 	cluster, err := etcd.New(etcd.Config{Endpoints: b.Endpoints, Prefix: b.Prefix, Node: "r1", CA: b.CA, Certificate: b.Certificate, Key: b.Key})
 	f.must(err)
-	spy := &fleetSpy{f: f, material: [2]map[keys.Epoch]keys.Material{{}, {}}}
+	spy := &fleetSpy{f: f, link: link, material: [2]map[keys.Epoch]keys.Material{{}, {}}}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for side, c := range []keys.Channel{bundles, cluster} {
 		wg.Go(func() {
-			f.mustNot(c.Watch(ctx, theLink, func(s keys.Snapshot) {
+			f.mustNot(c.Watch(ctx, link, func(s keys.Snapshot) {
 				spy.mu.Lock()
 				defer spy.mu.Unlock()
 				maps.Copy(spy.material[side], s.Keys)
@@ -71,7 +75,7 @@ func (s *fleetSpy) searchMemory() string {
 	f.settled()
 	now, err := keys.ParseEpoch(f.theEpoch())
 	f.must(err)
-	id := keys.Identity{Link: theLink, Nodes: []string{"r1", "r2"}}
+	id := keys.Identity{Link: s.link, Nodes: []string{"r1", "r2"}}
 	var search secrettest.Search
 	var gone, halves []string
 	inUse := fmt.Sprintf("CAK of epoch %s, in use", now)
@@ -121,4 +125,27 @@ func (s *fleetSpy) searchMemory() string {
 	}
 	return fmt.Sprintf("of %d epochs that were over, no CAK and nothing of channel a's was in the memory of either agent; of channel b's, which gRPC and TLS have had, %d of %d",
 		len(halves), left, len(halves)*len(f.routers))
+}
+
+// betray gives a router all that both channels ever had for the link, as files.
+func (s *fleetSpy) betray(r *lab.Router) {
+	f := s.f
+	f.Helper()
+	text, err := os.ReadFile(r.Path(lab.InventoryFile))
+	f.must(err)
+	before, rest, _ := strings.Cut(string(text), "channels:\n")
+	_, after, found := strings.Cut(rest, "sites:\n")
+	if !found {
+		f.Fatalf("the inventory of %s has no channels before its sites", r.Name)
+	}
+	f.must(r.SetInventory([]byte(before + "channels:\n  a: {type: dir, path: keys/a}\n  b: {type: dir, path: keys/b}\nsites:\n" + after)))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for side, material := range s.material {
+		dir := r.Path(filepath.Join("keys", keys.Side(side).String(), s.link))
+		f.must(os.MkdirAll(dir, 0o700))
+		for e, m := range material {
+			f.must(os.WriteFile(filepath.Join(dir, e.String()+".key"), []byte(hex.EncodeToString(m.Key.Bytes())+"\n"), 0o600))
+		}
+	}
 }
