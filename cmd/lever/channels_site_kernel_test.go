@@ -84,6 +84,7 @@ func newFleet(t *testing.T, routers int, policy string) *fleet {
 	t.Cleanup(func() { s.mustNot(here.Close(false)) })
 	desks := append(slices.Clone(spaces), here)
 	s.must(lab.Bridge(f.office, desks, officePort))
+	t.Cleanup(func() { s.mustNot(here.Unplug(officePort)) })
 	for i, ns := range desks {
 		f.officeAddress(ns, officePort, 101+i)
 	}

@@ -163,6 +163,19 @@ func (n *Netspace) Close(remove bool) error {
 	return err
 }
 
+// Unplug takes an interface out, and its peer with it, at once: the kernel takes down
+// what is in a namespace some time after it was closed.
+func (n *Netspace) Unplug(name string) error {
+	l, err := n.Links.LinkByName(name)
+	if err == nil {
+		err = n.Links.LinkDel(l)
+	}
+	if err != nil {
+		return fmt.Errorf("take %s out of %s: %w", name, n.Name, err)
+	}
+	return nil
+}
+
 // Wire joins an interface in one namespace to one in another, both up.
 func Wire(a *Netspace, aName string, z *Netspace, zName string) error {
 	if err := WireDown(a, aName, z, zName); err != nil {

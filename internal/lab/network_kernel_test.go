@@ -4,6 +4,7 @@ package lab
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gopacket/gopacket/pcapgo"
+	"github.com/vishvananda/netns"
 )
 
 // bareLink joins two namespaces that are gone when the test ends.
@@ -160,5 +162,37 @@ func TestNamespaceThatIsThere(t *testing.T) {
 	a, _ := bareLink(t)
 	if n, err := NewNetspace(a.Space.Name); err == nil {
 		t.Errorf("made %s a second time: %v", a.Space.Name, n.Close(true))
+	}
+}
+
+// A namespace that was closed may be there for some time yet, and so is the end of a
+// wire that leads into it, unless somebody unplugs it.
+func TestWireIntoClosedNamespace(t *testing.T) {
+	here, err := Here()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := here.Close(false); err != nil {
+			t.Error(err)
+		}
+	})
+	for range 2 {
+		there, err := NewNetspace("lab-there")
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Who has it open still, keeps it.
+		late, err := netns.GetFromName(there.Name)
+		if err == nil {
+			defer func() { _ = late.Close() }()
+			err = Wire(here, "plug0", there, "plug0")
+		}
+		if err == nil {
+			err = here.Unplug("plug0")
+		}
+		if err := errors.Join(err, there.Close(true)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
