@@ -50,11 +50,11 @@ type keysTarget struct {
 
 // flags are those of every verb about a channel. The directory has another name
 // where it is read only.
-func (t *keysTarget) flags(cmd *cobra.Command, dirFlag, dirUsage string) {
+func (t *keysTarget) flags(cmd *cobra.Command, dirFlag string) {
 	f := cmd.Flags()
 	f.StringVar(&t.channel, "channel", "", "the `channel`, a or b (required)")
 	f.StringVar(&t.inventory, "inventory", "", "inventory `file` or directory")
-	f.StringVar(&t.options.Out, dirFlag, "", dirUsage)
+	f.StringVar(&t.options.Out, dirFlag, "", "`directory` of the channel (default: the one in the inventory)")
 	f.StringVar(&t.options.Issuer, "issuer", "", "bundle: the issuer's private `directory`")
 	f.StringVar(&t.options.SigningKey, "signing-key", "", "bundle: the issuer's signing key `file` (default: signing.pem in the issuer's directory)")
 	f.StringVar(&t.options.Certificate, "certificate", "", "etcd: the issuer's certificate `file`")
@@ -62,11 +62,6 @@ func (t *keysTarget) flags(cmd *cobra.Command, dirFlag, dirUsage string) {
 	f.StringVar(&t.options.CA, "ca", "", "etcd: `file` of whom to trust (default: the one in the inventory)")
 	_ = cmd.MarkFlagRequired("channel")
 }
-
-const (
-	issueTo  = "`directory` of the channel (default: the one in the inventory)"
-	readFrom = issueTo
-)
 
 // open opens the one channel. Without an inventory it is a directory.
 func (t *keysTarget) open() (issue.Channel, error) {
@@ -163,7 +158,7 @@ alone: both ends combine it with what the other channel has.`,
 			return t.issue(cmd, channel, r)
 		},
 	}
-	t.flags(cmd, "out", issueTo)
+	t.flags(cmd, "out")
 	cmd.Flags().IntVar(&epochs, "epochs", 1, "how many epochs to issue for each link")
 	cmd.Flags().StringVar(&reissue, "reissue", "", "write other material for this `epoch`, as its next generation")
 	cmd.MarkFlagsMutuallyExclusive("epochs", "reissue")

@@ -46,7 +46,7 @@ one channel, link and epoch between them.`,
 			return printKeys(cmd.OutOrStdout(), rows)
 		},
 	}
-	t.flags(cmd, "dir", readFrom)
+	t.flags(cmd, "dir")
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "`format`: table or json")
 	return cmd
 }
@@ -108,6 +108,6 @@ would be refused. For bundles the public keys of the inventory are enough.`,
 			return err
 		},
 	}
-	t.flags(cmd, "dir", readFrom)
+	t.flags(cmd, "dir")
 	return cmd
 }

@@ -44,7 +44,7 @@ its generations, or NUMBER.GENERATION; of the links given, or of all.`,
 			return err
 		},
 	}
-	t.flags(cmd, "dir", readFrom)
+	t.flags(cmd, "dir")
 	return cmd
 }
 
@@ -107,6 +107,6 @@ keys, with the next lever keys issue.`,
 			return err
 		},
 	}
-	t.flags(cmd, "out", issueTo)
+	t.flags(cmd, "out")
 	return cmd
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -10,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lever-link/lever/internal/issue"
+	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/inventory"
 )
 
 func newKeysServeCommand() *cobra.Command {
@@ -21,8 +24,8 @@ func newKeysServeCommand() *cobra.Command {
 the two that follow, at once and whenever another one is due, and erase what is
 older than max_age. It serves one channel; run the other one on another system.
 
-The inventory is read again each time. One with mistakes changes nothing, and is
-said in the log until it is corrected. It may be killed at any time: what is
+The inventory is read again each time. One with mistakes is said in the log, and
+leaves the one before in force. It may be killed at any time: what is
 missing is issued when it is started again.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -32,16 +35,18 @@ missing is issued when it is started again.`,
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
 			t.options.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
-			s := issue.Server{Log: t.options.Log, Open: func() (issue.Channel, *issue.Schedule, error) {
-				channel, err := t.open()
-				if err != nil {
-					return nil, nil, err
-				}
-				return channel, &issue.Schedule{Epoch: t.inv.Policy.CAKEpoch, MaxAge: t.inv.Policy.MaxAge}, nil
-			}}
+			side, err := keys.ParseSide(t.channel)
+			if err != nil {
+				return fmt.Errorf("--channel: %w", err)
+			}
+			s := issue.Server{
+				Load: func() (*inventory.Inventory, error) { return inventory.Load(t.inventory) },
+				Open: func(inv *inventory.Inventory) (issue.Channel, error) { return issue.Open(side, inv, t.options) },
+				Log:  t.options.Log,
+			}
 			return s.Run(ctx)
 		},
 	}
-	t.flags(cmd, "out", issueTo)
+	t.flags(cmd, "out")
 	return cmd
 }

@@ -109,7 +109,7 @@ func signersOf(channel, file string) ([]signed.PublicKey, error) {
 	if c.Type != "bundle" {
 		return nil, fmt.Errorf("channel %s of %s is of type %s, which nobody signs", side, file, c.Type)
 	}
-	return issue.Signers(c)
+	return signed.ParsePublicKeys(c.Signers)
 }
 
 func newKeysOverrideCommand() *cobra.Command {
@@ -195,7 +195,7 @@ from nodes that are not in the inventory: lever keys revoke does that.`,
 			return err
 		},
 	}
-	t.flags(cmd, "out", issueTo)
+	t.flags(cmd, "out")
 	cmd.Flags().StringSliceVar(&issuers, "issuer-name", nil, "`name` of an issuer, the Common Name of its certificate (required)")
 	_ = cmd.MarkFlagRequired("issuer-name")
 	return cmd

@@ -58,7 +58,7 @@ func (s *server) openChannel(inv *inventory.Inventory, side keys.Side, c invento
 		if c.URL != "" {
 			source = c.URL
 		}
-		signers, err := publicKeys(c.Signers)
+		signers, err := signed.ParsePublicKeys(c.Signers)
 		if err != nil {
 			return nil, err
 		}
@@ -90,19 +90,6 @@ func loadIdentities(dir string, log *slog.Logger) ([]age.Identity, error) {
 		err = nil
 	}
 	return ids, err
-}
-
-// publicKeys reads the keys of signers, which the inventory has checked.
-func publicKeys(texts []string) ([]signed.PublicKey, error) {
-	var all []signed.PublicKey
-	for _, text := range texts {
-		k, err := signed.ParsePublicKey(text)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, k)
-	}
-	return all, nil
 }
 
 // nodesOf are the nodes on a link of this node's by the inventory in force, nil if

@@ -27,7 +27,7 @@ func readOverride(where inventory.AgeOverride, link string, now time.Time) (keys
 	if err != nil {
 		return keys.Override{}, fmt.Errorf("read the override of the age of keys: %w", err)
 	}
-	trusted, err := publicKeys(where.Signers)
+	trusted, err := signed.ParsePublicKeys(where.Signers)
 	if err != nil {
 		return keys.Override{}, err
 	}

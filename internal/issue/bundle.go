@@ -121,7 +121,7 @@ func (b *bundleChannel) List(ctx context.Context, links []string) ([]Row, error)
 
 // Verify implements Channel.
 func (b *bundleChannel) Verify(ctx context.Context) (looked int, problems []string, err error) {
-	signers, err := Signers(b.conf)
+	signers, err := signed.ParsePublicKeys(b.conf.Signers)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -132,19 +132,6 @@ func (b *bundleChannel) Verify(ctx context.Context) (looked int, problems []stri
 		problems = append(problems, fmt.Sprintf("%s: %v", filepath.Join(b.o.Out, p.Node, p.File), p.Err))
 	})
 	return looked, problems, err
-}
-
-// Signers are the keys that a channel trusts.
-func Signers(c inventory.Channel) ([]signed.PublicKey, error) {
-	var all []signed.PublicKey
-	for _, text := range c.Signers {
-		k, err := signed.ParsePublicKey(text)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, k)
-	}
-	return all, nil
 }
 
 // Revoke implements Channel.

@@ -7,18 +7,23 @@ import (
 	"time"
 
 	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/inventory"
 )
 
-// Schedule is how often there is another epoch, and how long one may be used.
-type Schedule struct{ Epoch, MaxAge time.Duration }
-
-// Server issues on a schedule.
+// Server issues on the schedule of an inventory's policy.
 type Server struct {
-	// Open opens the channel by the inventory as it is now.
-	Open func() (Channel, *Schedule, error)
+	// Load reads the inventory as it is now. One that cannot be read leaves the one
+	// before in force.
+	Load func() (*inventory.Inventory, error)
+	// Open opens the channel by an inventory.
+	Open func(*inventory.Inventory) (Channel, error)
 	Log  *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+
+	inForce *inventory.Inventory
+	// refused is what was said last of an inventory that could not be read.
+	refused string
 }
 
 // The times of a Server.
@@ -63,13 +68,18 @@ func (s *Server) Run(ctx context.Context) error {
 
 // once issues what is missing and returns when to look again.
 func (s *Server) once(ctx context.Context) (wait time.Duration, err error) {
-	channel, schedule, err := s.Open()
+	now := s.Now()
+	inv, err := s.inventory(now)
+	if err != nil {
+		return 0, err
+	}
+	channel, err := s.Open(inv)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, channel.Close()) }()
-	now := s.Now()
-	numbers := Numbers(now, schedule.Epoch, 1+keys.MaxPrefetch)
+	epoch := inv.Policy.CAKEpoch
+	numbers := Numbers(now, epoch, 1+keys.MaxPrefetch)
 	res, err := channel.Issue(ctx, Request{Epochs: numbers})
 	for _, w := range res.Warnings {
 		s.Log.Warn(w)
@@ -82,7 +92,7 @@ func (s *Server) once(ctx context.Context) (wait time.Duration, err error) {
 	}
 	// What some end may still have to use stays: an end whose other channel is late
 	// uses an epoch until it is too old.
-	over := keys.ScheduledEpoch(now.Add(-schedule.MaxAge-schedule.Epoch), schedule.Epoch).Number
+	over := keys.ScheduledEpoch(now.Add(-inv.Policy.MaxAge-epoch), epoch).Number
 	erased, err := channel.Retire(ctx, over)
 	if erased > 0 {
 		s.Log.Info("erased what is over", "keys", erased, "before", over)
@@ -90,8 +100,23 @@ func (s *Server) once(ctx context.Context) (wait time.Duration, err error) {
 	if err != nil {
 		return 0, err
 	}
-	next := keys.Epoch{Number: keys.ScheduledEpoch(now.Add(schedule.Epoch), schedule.Epoch).Number}.Start()
+	next := keys.Epoch{Number: keys.ScheduledEpoch(now.Add(epoch), epoch).Number}.Start()
 	return min(max(next.Sub(s.Now()), time.Second), lookEvery), nil
+}
+
+// inventory is the one in force now.
+func (s *Server) inventory(now time.Time) (*inventory.Inventory, error) {
+	inv, err := s.Load()
+	switch {
+	case err == nil:
+		s.inForce, s.refused = inv, ""
+	case s.inForce == nil:
+		return nil, err
+	case err.Error() != s.refused:
+		s.refused = err.Error()
+		s.Log.Error("the inventory cannot be used; the one before stays in force", "error", err)
+	}
+	return s.inForce.At(now), nil
 }
 
 // Numbers are those of the epoch that is current and of the ones that follow, n in

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/inventory"
 )
 
 // recorded is a channel that remembers what it was asked for, and fails when it is
@@ -56,13 +57,20 @@ func TestServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
 		c := &recorded{}
-		schedule := &Schedule{Epoch: 10 * time.Minute, MaxAge: time.Hour}
-		s := Server{Log: slog.New(slog.NewTextHandler(&log, nil)), Open: func() (Channel, *Schedule, error) {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			now := *schedule
-			return c, &now, nil
-		}}
+		policy := inventory.Policy{CAKEpoch: 10 * time.Minute, MaxAge: time.Hour}
+		var mistake error
+		s := Server{
+			Log: slog.New(slog.NewTextHandler(&log, nil)),
+			Load: func() (*inventory.Inventory, error) {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				if mistake != nil {
+					return nil, mistake
+				}
+				return &inventory.Inventory{Policy: policy}, nil
+			},
+			Open: func(*inventory.Inventory) (Channel, error) { return c, nil },
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- s.Run(ctx) }()
@@ -75,7 +83,7 @@ func TestServer(t *testing.T) {
 		}
 		c.mu.Lock()
 		pass(0)
-		first := keys.ScheduledEpoch(time.Now(), schedule.Epoch).Number
+		first := keys.ScheduledEpoch(time.Now(), policy.CAKEpoch).Number
 		if len(c.issued) != 1 || !slices.Equal(c.issued[0], []uint64{first, first + 10, first + 20}) {
 			t.Fatalf("issued %v at the start, in epoch %d", c.issued, first)
 		}
@@ -92,11 +100,22 @@ func TestServer(t *testing.T) {
 			t.Errorf("issued %v when epoch %d began", last, first+10)
 		}
 		// It looks at the inventory every minute, in which the policy may have changed.
-		schedule.Epoch = time.Minute
+		policy.CAKEpoch = time.Minute
 		pass(lookEvery)
 		if last := c.issued[len(c.issued)-1]; last[1] != last[0]+1 {
 			t.Errorf("issued %v with epochs of a minute", last)
 		}
+		// One with a mistake is said once, and leaves the one before in force.
+		mistake = errors.New("net.yaml: not valid YAML")
+		issued := len(c.issued)
+		pass(2 * lookEvery)
+		if last := c.issued[len(c.issued)-1]; len(c.issued) == issued || last[1] != last[0]+1 {
+			t.Errorf("issued %d times, %v at last, while the inventory has a mistake", len(c.issued)-issued, last)
+		}
+		if n := strings.Count(log.String(), "not valid YAML"); n != 1 {
+			t.Errorf("the mistake was said %d times:\n%s", n, log.String())
+		}
+		mistake = nil
 		// What fails is tried again, and said once.
 		c.err = errors.New("the disk is full")
 		pass(lookEvery)
@@ -121,22 +140,22 @@ func TestServer(t *testing.T) {
 	})
 }
 
-// An inventory with a mistake ends nothing: what cannot be opened is an error of
-// the log, and tried again.
+// Neither does an inventory with a mistake at the start end anything: it is an error
+// of the log, and read again.
 func TestServerWithoutAnInventory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		opened := 0
-		s := Server{Log: slog.New(slog.DiscardHandler), Open: func() (Channel, *Schedule, error) {
-			opened++
-			return nil, nil, errors.New("net.yaml: not valid YAML")
+		read := 0
+		s := Server{Log: slog.New(slog.DiscardHandler), Load: func() (*inventory.Inventory, error) {
+			read++
+			return nil, errors.New("net.yaml: not valid YAML")
 		}}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := s.Run(ctx); err != nil {
 			t.Error(err)
 		}
-		if want := int(time.Minute / tryAgain); opened < want {
-			t.Errorf("opened %d times in a minute, want %d", opened, want)
+		if want := int(time.Minute / tryAgain); read < want {
+			t.Errorf("read %d times in a minute, want %d", read, want)
 		}
 	})
 }

@@ -38,6 +38,18 @@ func ParsePublicKey(text string) (PublicKey, error) {
 	return k, nil
 }
 
+// ParsePublicKeys reads the keys of all signers of a channel.
+func ParsePublicKeys(texts []string) ([]PublicKey, error) {
+	all := make([]PublicKey, len(texts))
+	for i, text := range texts {
+		var err error
+		if all[i], err = ParsePublicKey(text); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
 // Key is what a signer signs with.
 type Key struct {
 	private secret.Key // in the form of package ed25519
