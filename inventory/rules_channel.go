@@ -58,9 +58,12 @@ func (c *checker) apart(first, second *Channel, name string) {
 	if signer, both := inBoth(first.Signers, second.Signers); both {
 		c.errorf(second.Position, "channels a and b both trust the signer %s: whoever has that key could issue both halves of every key; give each channel signers of its own", signer)
 	}
-	for what, pair := range map[string][2]string{"key": {first.Key, second.Key}, "certificate": {first.Certificate, second.Certificate}} {
-		if pair[0] != "" && pair[1] != "" && absolute(pair[0]) == absolute(pair[1]) {
-			c.errorf(second.Position, "channels a and b have the same %s %s: whoever steals it could ask for both halves of every key; give each channel one of its own", what, pair[0])
+	for _, file := range []struct{ what, first, second string }{
+		{"key", first.Key, second.Key},
+		{"certificate", first.Certificate, second.Certificate},
+	} {
+		if file.first != "" && file.second != "" && absolute(file.first) == absolute(file.second) {
+			c.errorf(second.Position, "channels a and b have the same %s %s: whoever steals it could ask for both halves of every key; give each channel one of its own", file.what, file.first)
 		}
 	}
 	if first.CA != "" && second.CA != "" && absolute(first.CA) == absolute(second.CA) {

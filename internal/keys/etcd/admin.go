@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -179,8 +180,9 @@ func (a *Admin) explain(what string, err error) error {
 	if codeOf(err) == codes.PermissionDenied {
 		return fmt.Errorf("%s: %w: use the issuer's certificate, or root's for users and roles", what, ErrDenied)
 	}
-	for server, problem := range a.tls.state.all() {
-		err = fmt.Errorf("%w; %s: %w", err, server, problem)
+	problems := a.tls.state.all()
+	for _, server := range slices.Sorted(maps.Keys(problems)) {
+		err = fmt.Errorf("%w; %s: %w", err, server, problems[server])
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }

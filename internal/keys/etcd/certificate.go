@@ -24,9 +24,9 @@ const maxPEM = 1 << 20
 type files struct{ ca, certificate, key string }
 
 func (f files) check() error {
-	for name, path := range map[string]string{"CA": f.ca, "certificate": f.certificate, "key": f.key} {
-		if path == "" {
-			return fmt.Errorf("the etcd channel has no %s: it needs all of ca, certificate and key for mutual TLS", name)
+	for _, file := range [][2]string{{"CA", f.ca}, {"certificate", f.certificate}, {"key", f.key}} {
+		if file[1] == "" {
+			return fmt.Errorf("the etcd channel has no %s: it needs all of ca, certificate and key for mutual TLS", file[0])
 		}
 	}
 	return nil
