@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lever-link/lever/internal/sim"
 	"github.com/lever-link/lever/internal/simlink"
 	"github.com/lever-link/lever/mka"
 )
@@ -110,4 +111,15 @@ func TestOneLostWriteOfTheRecordRepeatsNoNumber(t *testing.T) {
 		t.Errorf("%+v", b.Status())
 	}
 	s.noGaps()
+}
+
+// A CAK that was erased before it came is one that everybody knows.
+func TestCAKOfZerosIsRefused(t *testing.T) {
+	s := newSim(t, 1)
+	m := s.Add("a", 1, nil)
+	m.Start(sim.CAK{CKN: "zeros", Octet: 0})
+	s.Net.Run(time.Second)
+	if st := m.Status(); len(st.Participants) != 0 || m.Condition(mka.ConditionBadCAK) == nil {
+		t.Errorf("participants %+v, conditions %+v", st.Participants, st.Conditions)
+	}
 }

@@ -153,7 +153,7 @@ func TestAMillionHostileFrames(t *testing.T) {
 			if n := int(heap()) - int(before); n > 256<<10 {
 				t.Errorf("%d octets of memory more than before", n)
 			}
-			d.ports[0].Step(d.now, mka.Event{Kind: mka.EventAddCAK, CKN: "another", CAK: secret.New(make([]byte, 32))})
+			d.ports[0].Step(d.now, mka.Event{Kind: mka.EventAddCAK, CKN: "another", CAK: secret.New(bytes.Repeat([]byte{9}, 32))})
 			out := d.ports[0].Step(d.now, mka.Event{Kind: mka.EventRemoveCAK, CKN: "another"})
 			if b, err := json.Marshal(out.Persist); err != nil || len(b) > 32<<10 || out.Persist == nil {
 				t.Errorf("a record of %d octets: %v", len(b), err)

@@ -1,6 +1,7 @@
 package mka
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -58,6 +59,9 @@ type participant struct {
 func (p *Port) newParticipant(ckn CKN, cak Key, rank uint64) (*participant, error) {
 	if len(ckn) < 1 || len(ckn) > 32 {
 		return nil, fmt.Errorf("a CKN has 1 to 32 octets, this one %d", len(ckn))
+	}
+	if cak.IsZero() { // everybody knows it: it was erased before it came here
+		return nil, errors.New("a CAK of zeros is no key")
 	}
 	kek, err := DeriveKEK(cak, ckn)
 	if err != nil {

@@ -20,6 +20,23 @@ func (t *task) identity() keys.Identity {
 // apply carries a change of the link's keys over to MKA. What is withdrawn
 // goes first: the Ring has erased its copy already.
 func (t *task) apply(c keys.Change) {
+	t.applying = true
+	t.carryOut(c)
+	t.applying = false
+	t.confirm()
+}
+
+// confirm tells the Ring which epochs are in use: never while a Change of it is carried
+// out, for then it may erase what that is about to offer.
+func (t *task) confirm() {
+	for !t.applying && len(t.inUse) > 0 {
+		e := t.inUse[0]
+		t.inUse = t.inUse[1:]
+		t.apply(t.ring.Confirm(e, time.Now()))
+	}
+}
+
+func (t *task) carryOut(c keys.Change) {
 	t.faults.Replace(keys.FindingCodes(), c.Faults())
 	t.rollAt = time.Now().Add(rollEvery)
 	if !c.Next.IsZero() && c.Next.Before(t.rollAt) {

@@ -50,6 +50,8 @@ type task struct {
 	rollAt   time.Time // when to look at chain or ring again
 	refused  string    // what was wrong with the override last
 	epochs   map[mka.CKN]keys.Epoch
+	inUse    []keys.Epoch // by both ends, which the ring is not told yet
+	applying bool         // a Change of the ring is being carried out
 	deadline time.Time
 	began    time.Time
 	queue    []mka.Event
@@ -306,6 +308,7 @@ func (t *task) step(ev mka.Event) {
 		t.queue = t.queue[1:]
 	}
 	t.queue, t.ops = t.queue[:0], t.ops[:0]
+	t.confirm()
 }
 
 // obey makes one Step and does of its Output all but the operations.
@@ -373,7 +376,7 @@ func (t *task) notice(n mka.Notice) {
 		t.carry()
 	case mka.NoticeInUse:
 		if e, ok := t.epochs[n.CKN]; ok && !e.IsZero() {
-			t.apply(t.ring.Confirm(e, now))
+			t.inUse = append(t.inUse, e)
 		}
 		if t.chain != nil {
 			t.rollAt = now // an expired key may go
