@@ -31,8 +31,9 @@ func (s *site) status(i int) agent.LinkStatus {
 // these: the second replaces the first while both are valid, and loses nothing.
 func TestPSKChain(t *testing.T) {
 	t.Parallel()
+	// The link is secured under the first key before the second begins.
 	now := time.Now().UTC()
-	begins, ends := now.Add(20*time.Second).Format(time.RFC3339), now.Add(40*time.Second).Format(time.RFC3339)
+	begins, ends := now.Add(patience).Format(time.RFC3339), now.Add(patience+20*time.Second).Format(time.RFC3339)
 	inventory := func(node int) string {
 		return inventoryOf("", fmt.Sprintf(`
   - id: link-1
@@ -64,9 +65,6 @@ func TestPSKChain(t *testing.T) {
 		offers(i, "0a")
 	}
 	s.underStream(0, 1, besides, func() {
-		for i := range s.routers {
-			offers(i, "0b", "0a") // the second is in use before the first ends
-		}
 		key = s.securedAnew(key)
 		for i := range s.routers {
 			offers(i, "0b")
@@ -77,7 +75,10 @@ func TestPSKChain(t *testing.T) {
 		t.Errorf("%v after %v: the end of the first key has changed the SAK", again, key)
 	}
 	for _, r := range s.routers {
-		if log := strings.Join(r.LastLines(200), "\n"); !strings.Contains(log, "static CAK withdrawn") || strings.Contains(log, "peer_lost") {
+		// The second is in use before the first ends.
+		log := strings.Join(r.LastLines(200), "\n")
+		_, after, inUse := strings.Cut(log, "msg=in_use link=link-1 epoch=static ckn=0b")
+		if !inUse || !strings.Contains(after, `msg="static CAK withdrawn" link=link-1 ckn=0a`) || strings.Contains(log, "peer_lost") {
 			t.Errorf("%s did not withdraw the first key in order:\n%s", r.Name, log)
 		}
 	}

@@ -112,9 +112,10 @@ func rank(e keys.Epoch) uint64 {
 	return min(e.Number, 1<<32-1)<<32 | uint64(e.Generation)
 }
 
-// retryState writes the state again that could not be written.
+// retryState reads the state again that could not be read, and writes the one that could
+// not be written.
 func (t *task) retryState() {
-	if t.ring != nil && t.faults.Has(health.StateUnwritable) {
+	if t.ring != nil && (t.faults.Has(health.StateUnwritable) || t.faults.Has(health.StateUnreadable)) {
 		t.apply(t.ring.Retry(time.Now()))
 	}
 }

@@ -37,6 +37,8 @@ type remembered struct {
 	fresh bool          // the disk has it
 	err   error         // of the last write
 	busy  chan struct{} // closed when what is under way has ended; nil: nothing is
+	// reading is closed when the disk has answered; nil: it is not asked.
+	reading chan struct{}
 }
 
 // newRecorder puts a recorder in front of a keys.Store.
@@ -53,50 +55,62 @@ func (r *recorder) link(link string) *remembered {
 	return l
 }
 
-// Load implements keys.States: the State that was last loaded or saved, or else the disk's.
+// Load implements keys.States: the State that was last loaded or saved, or else the
+// disk's. While that is not known, the error says so, of a State that was saved, too.
 func (r *recorder) Load(link string) (keys.State, error) {
-	type result struct {
-		state keys.State
-		err   error
-	}
 	r.mu.Lock()
 	l := r.link(link)
-	if l.known {
+	if l.known || l.reading != nil { // that was waited for already
 		defer r.mu.Unlock()
+		if l.reading != nil {
+			return l.state.Clone(), unread(link)
+		}
 		return l.state.Clone(), nil
 	}
+	reading := make(chan struct{})
+	l.reading = reading
+	var state keys.State
+	var err error
 	r.mu.Unlock()
-	read := make(chan result, 1)
 	go func() {
-		res := result{err: errWriterEnded}
-		defer func() { read <- res }()
-		state, err := r.under.Load(link)
+		state, err = keys.State{}, errWriterEnded
+		defer func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if err == nil { // what was saved meanwhile waits for this to be written
+				l.fresh = !l.known
+				l.state, l.known = l.state.Merge(state), true
+			}
+			l.reading = nil
+			close(reading)
+		}()
+		state, err = r.under.Load(link)
 		state = state.Anchor(time.Now(), r.wall())
-		r.mu.Lock()
-		if err == nil && !l.known {
-			l.state, l.known, l.fresh = state.Clone(), true, true
-		}
-		r.mu.Unlock()
-		res = result{state, err}
 	}()
 	patience := time.NewTimer(recordPatience)
 	defer patience.Stop()
 	select {
-	case res := <-read:
-		return res.state, res.err
+	case <-reading:
+		return state, err
 	case <-patience.C:
-		return keys.State{}, fmt.Errorf("reading the confirmed epoch of link %q: the disk has not answered within %v", link, recordPatience)
+		return keys.State{}, unread(link)
 	}
 }
 
 // Save implements keys.States: it has a State written, and returns nil once it is on the disk. An error says
 // that it is not, or not yet: the same State again asks how it stands, and writes
-// it again if that has failed.
+// it again if that has failed. Nothing lowers a mark: what the disk turns out to have, or
+// another Ring of the link has saved, stays.
 func (r *recorder) Save(link string, state keys.State) error {
 	r.mu.Lock()
 	l := r.link(link)
+	if l.known && state.HighWater.Less(l.state.HighWater) {
+		defer r.mu.Unlock()
+		return fmt.Errorf("recording the confirmed epoch of link %q: a later one is on record, %s", link, l.state.HighWater)
+	}
+	state = state.Merge(l.state)
 	if !l.known || !reflect.DeepEqual(l.state, state) {
-		l.state, l.known, l.fresh = state.Clone(), true, false
+		l.state, l.known, l.fresh = state, true, false
 	}
 	if l.fresh {
 		r.mu.Unlock()
@@ -137,6 +151,10 @@ func (r *recorder) Durable(link string) error {
 	}
 }
 
+func unread(link string) error {
+	return fmt.Errorf("reading the confirmed epoch of link %q: the disk has not answered within %v", link, recordPatience)
+}
+
 func slow(link string) error {
 	return fmt.Errorf("recording the confirmed epoch of link %q: the disk has not taken it within %v", link, recordPatience)
 }
@@ -156,6 +174,12 @@ func (r *recorder) write(link string, l *remembered) {
 		close(l.busy)
 		l.busy = nil
 	}()
+	r.mu.Lock()
+	reading := l.reading
+	r.mu.Unlock()
+	if reading != nil {
+		<-reading
+	}
 	for {
 		r.mu.Lock()
 		state := l.state.Clone()

@@ -207,3 +207,69 @@ func TestRingOnAStuckDisk(t *testing.T) {
 		ring.Close()
 	})
 }
+
+// A disk that answers late once does not have the mark go back: neither what the Ring
+// confirms meanwhile nor what it goes on with lowers what is on record.
+func TestRecorderIsReadLate(t *testing.T) {
+	nine, five := keys.Epoch{Number: 9}, keys.Epoch{Number: 5}
+	for _, confirmedMeanwhile := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			answers := make(chan struct{})
+			d := &disk{text: map[string]keys.State{"l1": mark(9)}, wait: answers}
+			r := newRecorder(d)
+			ring, err := keys.OpenRing(keys.Identity{Link: "l1", Nodes: []string{"r1", "r2"}}, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			old := func(side keys.Side) keys.Snapshot {
+				return keys.NewSnapshot("x", map[keys.Epoch][]byte{five: octets(five, side), nine: octets(nine, side)})
+			}
+			codes := func(c keys.Change) (all []health.Code) {
+				for _, f := range c.Findings {
+					all = append(all, f.Code)
+				}
+				return all
+			}
+			ring.Update(keys.A, old(keys.A), time.Now())
+			c := ring.Update(keys.B, old(keys.B), time.Now())
+			if len(c.Offers) != 2 || !slices.Equal(codes(c), []health.Code{health.StateUnreadable}) {
+				t.Fatalf("before the disk answers: %d offers, %v", len(c.Offers), codes(c))
+			}
+			if confirmedMeanwhile {
+				c = ring.Confirm(five, time.Now())
+				if !slices.Equal(codes(c), []health.Code{health.StateUnreadable, health.StateUnwritable}) {
+					t.Errorf("confirmed before the disk answers: %v", codes(c))
+				}
+			}
+			d.set(nil, nil)
+			close(answers)
+			synctest.Wait()
+			if !confirmedMeanwhile {
+				c = ring.Confirm(five, time.Now())
+			} else {
+				c = ring.Retry(time.Now())
+			}
+			if len(c.Offers) != 1 || c.Offers[0].Epoch != nine || ring.HighWater() != nine || len(codes(c)) != 0 {
+				t.Errorf("when the disk has answered: mark %v, %d offers, %v", ring.HighWater(), len(c.Offers), codes(c))
+			}
+			synctest.Wait()
+			if on := d.holds("l1"); on != nine {
+				t.Errorf("the disk holds %v", on)
+			}
+		})
+	}
+}
+
+// Another Ring of the link, such as that of a task that was left behind, lowers nothing.
+func TestRecorderLowersNoMark(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &disk{text: map[string]keys.State{}}
+		r := newRecorder(d)
+		if err := r.Save("l1", mark(9)); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Save("l1", mark(5)); err == nil || d.holds("l1").Number != 9 {
+			t.Errorf("a lower mark: %v; the disk holds %v", err, d.holds("l1"))
+		}
+	})
+}

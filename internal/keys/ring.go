@@ -44,6 +44,7 @@ type Ring struct {
 	id     Identity
 	state  State
 	save   func(State) error
+	load   func() (State, error) // nil: state is all that there is
 	sides  [2]side
 	offers map[Epoch]CAK
 	// sorted are the keys of offers as last reported, best first.
@@ -163,8 +164,8 @@ func (c Change) Faults() []health.Fault {
 
 // OpenRing makes the Ring of a link with the State that the store holds. An
 // unusable state file does not cost the link: the Ring goes on without a
-// high-water mark and says so in a finding until the next epoch is confirmed,
-// and leaves the file as it is until then.
+// high-water mark and says so in a finding until it can be read after all, or the next
+// epoch is confirmed, and leaves the file as it is until then.
 func OpenRing(id Identity, store States) (*Ring, error) {
 	if err := ValidLink(id.Link); err != nil {
 		return nil, err
@@ -175,6 +176,7 @@ func OpenRing(id Identity, store States) (*Ring, error) {
 		return nil, rerr
 	}
 	r.loadErr, r.saveErr = err, store.Durable(id.Link)
+	r.load = func() (State, error) { return store.Load(id.Link) }
 	return r, nil
 }
 
@@ -238,12 +240,14 @@ func (r *Ring) Update(from Side, s Snapshot, now time.Time) Change {
 // Confirm takes from MKA that both ends use the epoch. An epoch that is not
 // offered, or not newer than the mark, changes nothing.
 func (r *Ring) Confirm(e Epoch, now time.Time) Change {
+	r.reload()
 	if _, ok := r.offers[e]; ok && r.state.HighWater.Less(e) {
 		r.state.HighWater = e
 		r.confirmed(now, r.date(now))
 		maps.DeleteFunc(r.state.Seen, func(s Epoch, _ [2]Fingerprint) bool { return s.Less(e) })
-		r.loadErr = nil
-		r.persist()
+		if r.persist(); r.saveErr == nil {
+			r.loadErr = nil
+		}
 	}
 	return r.step(now)
 }
@@ -251,9 +255,11 @@ func (r *Ring) Confirm(e Epoch, now time.Time) Change {
 // Tick lets time pass: an epoch may have started, or become too old. See Change.Next.
 func (r *Ring) Tick(now time.Time) Change { return r.step(now) }
 
-// Retry persists the State again after a save has failed; call it now and then
-// while StateUnwritable is among the findings.
+// Retry reads the State again that could not be read, and persists the one that could
+// not be saved; call it now and then while StateUnreadable or StateUnwritable is among
+// the findings.
 func (r *Ring) Retry(now time.Time) Change {
+	r.reload()
 	if r.saveErr != nil {
 		r.persist()
 	}
@@ -271,6 +277,19 @@ func (r *Ring) Close() {
 		delete(r.offers, e)
 	}
 	r.sorted = nil
+}
+
+// reload has the Ring know what it could not read at first: a mark that is later than
+// what was confirmed meanwhile is in force at once.
+func (r *Ring) reload() {
+	if r.loadErr == nil || r.load == nil {
+		return
+	}
+	state, err := r.load()
+	if err == nil {
+		r.state = r.state.Merge(state)
+	}
+	r.loadErr = err
 }
 
 func (r *Ring) persist() {

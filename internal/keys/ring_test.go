@@ -578,7 +578,7 @@ func TestUnwritableStateIsAFinding(t *testing.T) {
 	if c := b.do("b=1.0"); offers(c) != "1.0" || findings(c) != "state-unreadable" {
 		t.Errorf("offers %q, findings %q", offers(c), findings(c))
 	}
-	if c := b.do("ok=1.0"); offers(c) != "1.0" || findings(c) != "state-unwritable" {
+	if c := b.do("ok=1.0"); offers(c) != "1.0" || findings(c) != "state-unreadable, state-unwritable" {
 		t.Errorf("offers %q, findings %q", offers(c), findings(c))
 	}
 }

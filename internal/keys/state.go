@@ -48,6 +48,22 @@ func (s State) Clone() State {
 	return s
 }
 
+// Merge is what two records of one link know together: the later mark, with the age that
+// goes with it, and the material of its epochs, o's where both have it. Of one mark, s
+// knows the age.
+func (s State) Merge(o State) State {
+	out := s.Clone()
+	if s.HighWater.Less(o.HighWater) {
+		out.HighWater, out.ConfirmedAt, out.Used, out.anchor = o.HighWater, o.ConfirmedAt, o.Used, o.anchor
+	}
+	if out.Seen == nil && o.Seen != nil {
+		out.Seen = make(map[Epoch][2]Fingerprint)
+	}
+	maps.Copy(out.Seen, o.Seen)
+	maps.DeleteFunc(out.Seen, func(e Epoch, _ [2]Fingerprint) bool { return e.Less(out.HighWater) })
+	return out
+}
+
 // stateFile is State on disk. Its link is repeated inside, because a file copied
 // to another link's name would lower or raise that link's mark.
 type stateFile struct {
