@@ -2,6 +2,7 @@ package keys
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
@@ -19,7 +20,7 @@ func (r *Ring) diagnose(findings *[]Finding, eligible []Epoch, date time.Time) {
 		add(Finding{Code: health.StateUnwritable, Detail: r.saveErr.Error()})
 	}
 	for s := range r.sides {
-		for _, f := range r.sides[s].Findings {
+		for _, f := range few(r.sides[s].Findings) {
 			f.Side, f.Where = Side(s), r.sides[s].Where
 			add(f)
 		}
@@ -58,6 +59,37 @@ func (r *Ring) diagnose(findings *[]Finding, eligible []Epoch, date time.Time) {
 	}
 }
 
+// maxAlike is how many findings of one code a channel has: more would tell an operator
+// nothing more, and whoever owns a channel must not decide how much work they are.
+const maxAlike = 16
+
+// few are the findings, of each code those about the newest epochs.
+func few(all []Finding) []Finding {
+	count := make(map[health.Code]int)
+	for _, f := range all {
+		count[f.Code]++
+	}
+	sorted := slices.Clone(all)
+	slices.SortStableFunc(sorted, func(x, y Finding) int {
+		return cmp.Or(cmp.Compare(x.Code, y.Code), y.Epoch.Compare(x.Epoch), cmp.Compare(x.File, y.File))
+	})
+	var kept []Finding
+	left := 0
+	for i, f := range sorted {
+		if i == 0 || f.Code != sorted[i-1].Code {
+			left = maxAlike
+		}
+		if left--; left < 0 {
+			continue
+		}
+		if more := count[f.Code] - maxAlike; left == 0 && more > 0 {
+			f.Detail += fmt.Sprintf("; %d older ones are like it", more)
+		}
+		kept = append(kept, f)
+	}
+	return kept
+}
+
 // hasNumber reports whether the channel has an epoch's number in any generation.
 func (s *side) hasNumber(n uint64) bool {
 	return slices.ContainsFunc(s.epochs(), func(e Epoch) bool { return e.Number == n })
@@ -79,12 +111,14 @@ func (s *side) epochs() []Epoch {
 // settle sorts the findings, lets known ones keep their Since, and tells whether
 // anything differs from the last time.
 func (r *Ring) settle(findings []Finding, now time.Time) ([]Finding, bool) {
+	since := make(map[subject]time.Time, len(r.findings))
+	for _, old := range r.findings {
+		since[old.subject()] = old.Since
+	}
 	for i := range findings {
 		findings[i].Since = now
-		for _, old := range r.findings {
-			if findings[i].same(old) {
-				findings[i].Since = old.Since
-			}
+		if at, known := since[findings[i].subject()]; known {
+			findings[i].Since = at
 		}
 	}
 	slices.SortFunc(findings, func(x, y Finding) int {

@@ -51,11 +51,16 @@ func (f Finding) Fault() health.Fault {
 	return health.Raise(f.Code, f.Since, args...)
 }
 
-// same tells whether two findings are about the same thing, so that the later
-// one inherits the earlier one's Since.
-func (f Finding) same(o Finding) bool {
-	return f.Code == o.Code && f.Side == o.Side && f.Epoch == o.Epoch && f.File == o.File
+// subject is what a finding is about: the later one of the same inherits the earlier
+// one's Since.
+type subject struct {
+	code  health.Code
+	side  Side
+	epoch Epoch
+	file  string
 }
+
+func (f Finding) subject() subject { return subject{f.Code, f.Side, f.Epoch, f.File} }
 
 // FindingCodes are the codes that a Ring's findings can have: a link's
 // health.Set replaces exactly these after each Change.

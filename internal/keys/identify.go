@@ -10,19 +10,23 @@ import (
 // offer, and which sides have not delivered their part of it here. It knows the
 // epochs that any channel has, and the ones shortly before and after them.
 func (r *Ring) Identify(ckn []byte) (e Epoch, missing []Side, ok bool) {
-	for e := range r.candidates() {
-		name, err := CKN(r.id, e)
-		if err != nil || string(name) != string(ckn) {
-			continue
-		}
-		for s := range r.sides {
-			if _, have := r.sides[s].Keys[e.Side(Side(s))]; !have {
-				missing = append(missing, Side(s))
+	if r.names == nil {
+		r.names = make(map[string]Epoch)
+		for e := range r.candidates() {
+			if name, err := CKN(r.id, e); err == nil {
+				r.names[string(name)] = e
 			}
 		}
-		return e, missing, true
 	}
-	return Epoch{}, nil, false
+	if e, ok = r.names[string(ckn)]; !ok {
+		return Epoch{}, nil, false
+	}
+	for s := range r.sides {
+		if _, have := r.sides[s].Keys[e.Side(Side(s))]; !have {
+			missing = append(missing, Side(s))
+		}
+	}
+	return e, missing, true
 }
 
 // candidates are the epochs that a far end may speak of.

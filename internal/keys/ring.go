@@ -55,6 +55,9 @@ type Ring struct {
 	// saveErr and loadErr are shown as findings for as long as they hold.
 	saveErr, loadErr error
 	findings         []Finding
+	// names are those of the candidates, made when Identify is asked and good until the
+	// next step.
+	names map[string]Epoch
 }
 
 // side is what one channel last delivered.
@@ -299,6 +302,7 @@ func (r *Ring) persist() {
 // step recomputes everything from the inputs.
 func (r *Ring) step(now time.Time) Change {
 	date := r.date(now)
+	r.names = nil
 	r.mature(now, date)
 	for s := range r.sides {
 		r.forgetOld(Side(s))
@@ -326,6 +330,7 @@ func (r *Ring) step(now time.Time) Change {
 				r.state.Seen[e] = [2]Fingerprint{a.Fingerprint(), b.Fingerprint()}
 			}
 		}
+		r.trimSeen()
 		if r.loadErr == nil {
 			r.persist()
 		}
@@ -358,6 +363,22 @@ func (r *Ring) step(now time.Time) Change {
 		}
 	}
 	return c
+}
+
+// maxSeen is how many epochs a State knows that were offered. Only a channel that makes
+// one generation after the other, none of which is ever confirmed, comes to as many.
+const maxSeen = 1024
+
+// trimSeen forgets the oldest of what was offered beyond maxSeen.
+func (r *Ring) trimSeen() {
+	if len(r.state.Seen) <= maxSeen {
+		return
+	}
+	for _, e := range slices.SortedFunc(maps.Keys(r.state.Seen), Epoch.Compare)[:len(r.state.Seen)-maxSeen] {
+		if _, offered := r.offers[e]; !offered {
+			delete(r.state.Seen, e)
+		}
+	}
 }
 
 // material is both channels' for an epoch.

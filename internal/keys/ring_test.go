@@ -405,6 +405,50 @@ func TestRingPersistsBeforeItOffersAndWhenConfirmed(t *testing.T) {
 	}
 }
 
+// Whoever owns a channel does not decide how long a step takes and how long its status is.
+func TestFindingsOfOneKindAreFew(t *testing.T) {
+	b := newBench(t)
+	s := keys.Snapshot{Where: "etcd", Present: make(map[keys.Epoch]bool)}
+	for n := uint64(1); n <= 20000; n++ {
+		e := keys.Epoch{Number: n}
+		s.Present[e] = true
+		s.Findings = append(s.Findings, keys.Finding{Code: health.EtcdValueMalformed, Epoch: e, File: e.String(), Detail: "no newline"})
+	}
+	s.Findings = append(s.Findings, keys.Finding{Code: health.ChannelUnreachable, Detail: "no route"})
+	c := b.ring.Update(keys.B, s, b.now)
+	var malformed []keys.Finding
+	for _, f := range c.Findings {
+		if f.Code == health.EtcdValueMalformed {
+			malformed = append(malformed, f)
+		}
+	}
+	if len(c.Findings) != 17 || len(malformed) != 16 {
+		t.Fatalf("%d findings, %d of them about values", len(c.Findings), len(malformed))
+	}
+	oldest := malformed[0]
+	if oldest.Epoch.Number != 19985 || oldest.Detail != "no newline; 19984 older ones are like it" || malformed[15].Epoch.Number != 20000 {
+		t.Errorf("%+v", malformed)
+	}
+	if c := b.ring.Tick(b.now); c.FindingsChanged {
+		t.Error("they change by themselves")
+	}
+}
+
+// What was offered and never confirmed is not remembered without end.
+func TestStateIsBounded(t *testing.T) {
+	b := newBench(t)
+	a := map[keys.Epoch][]byte{{Number: 1}: octets("b1.0")}
+	b.ring.Update(keys.B, keys.NewSnapshot("b", a), b.now)
+	for g := range uint32(1200) {
+		b.ring.Update(keys.A, keys.NewSnapshot("a", map[keys.Epoch][]byte{{Number: 1, Generation: g}: octets(fmt.Sprint(g))}), b.now)
+	}
+	last := b.saved[len(b.saved)-1]
+	newest, _ := keys.Pair(keys.Epoch{Number: 1, Generation: 1199}, keys.Epoch{Number: 1})
+	if _, known := last.Seen[newest]; len(last.Seen) > 1030 || !known {
+		t.Errorf("%d epochs are remembered, the newest: %v", len(last.Seen), known)
+	}
+}
+
 func TestFindingsKeepTheirAge(t *testing.T) {
 	b := newBench(t)
 	b.do("a=1.0,2.0")
