@@ -43,6 +43,9 @@ const (
 	// MaxSignatures is the most signatures that it may have.
 	MaxSignatures = 16
 
+	// Overhead is the most octets of a file beside its payload.
+	Overhead = MaxHeader + MaxSignatures*sigLine + len(magic+separator)
+
 	// sigLine is the length of a signature's line: both parts have one length.
 	sigLine = len(sigWord) + 44 + 1 + 88 + 1
 )
@@ -103,7 +106,7 @@ func New(kind string, issued, expires time.Time, fields any, payload []byte) (*S
 	if err := s.check(); err != nil {
 		return fail(err)
 	}
-	if len(s.line) > MaxHeader || len(payload) > MaxSize-MaxHeader-MaxSignatures*sigLine-len(magic+separator) {
+	if len(s.line) > MaxHeader || len(payload) > MaxSize-Overhead {
 		return fail(fmt.Errorf("it would be larger than %d octets, or its header than %d", MaxSize, MaxHeader))
 	}
 	return s, nil

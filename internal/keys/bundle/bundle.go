@@ -40,6 +40,9 @@ const (
 	// generations that a node believes an epoch to have.
 	maxBundles     = 256
 	maxGenerations = 1024
+	// maxTogether is the most octets that the bundles of a node have together: an agent
+	// keeps them all, sealed.
+	maxTogether = 64 << 20
 	// ahead is how many epochs that have not started a node takes.
 	ahead = 2
 )
@@ -140,7 +143,7 @@ func (x *Index) check() error {
 	case len(x.Bundles) > maxBundles:
 		return bad("it lists %d bundles, at most %d are allowed", len(x.Bundles), maxBundles)
 	}
-	last := uint64(0)
+	last, together := uint64(0), int64(0)
 	for _, l := range x.Bundles {
 		switch {
 		case l.Epoch <= last:
@@ -153,6 +156,9 @@ func (x *Index) check() error {
 			return bad("epoch %d has no digest or no size", l.Epoch)
 		}
 		last = l.Epoch
+		if together += l.Size; together > maxTogether {
+			return bad("its bundles have more than %d octets together", maxTogether)
+		}
 	}
 	return nil
 }

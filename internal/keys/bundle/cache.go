@@ -98,7 +98,7 @@ func (r *reader) load() {
 		r.cacheTrouble = append(r.cacheTrouble, f)
 		r.conf.Log.Warn("cannot use a bundle that was kept", "path", cache.file(name), "error", err)
 	}
-	text, err := cache.get(context.Background(), indexFile)
+	text, err := cache.get(context.Background(), indexFile, signed.Overhead)
 	if err != nil {
 		note(indexFile, err)
 		return
@@ -125,7 +125,7 @@ func (r *reader) load() {
 // cached reads a bundle of the cache. An older one than the index lists was in
 // force when the newer one could not be had, and still is.
 func (r *reader) cached(cache directory, l Listed) (*inForce, error) {
-	text, err := cache.get(context.Background(), fileName(l.Epoch))
+	text, err := cache.get(context.Background(), fileName(l.Epoch), signed.MaxSize)
 	if err != nil {
 		return nil, err
 	}

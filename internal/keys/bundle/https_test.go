@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/pem"
 	"net/http"
@@ -186,4 +187,38 @@ func TestHTTPSClients(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.has(names(0, 1))
+}
+
+// Whoever serves the bundles, and signs nothing, does not decide how much of it an agent
+// keeps.
+func TestServerDoesNotFillMemory(t *testing.T) {
+	f := newFleet(t)
+	f.issue(func(o *Options) { o.Epochs = []uint64{1, 2, 3, 4, 5, 6, 7, 8} })
+	web := serve(t, f.opts.Out)
+	junk := bytes.Repeat([]byte("x"), signed.MaxSize)
+	web.instead(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, suffix) {
+			http.ServeFile(w, r, filepath.Join(f.opts.Out, r.URL.Path))
+			return
+		}
+		w.Header().Set("ETag", `"x"`)
+		_, _ = w.Write(junk)
+	})
+	conf := f.config("a")
+	conf.Source, conf.CA = web.URL, web.ca(t)
+	ch, err := New(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ch.fetch(t.Context(), func() {})
+	kept, may := 0, signed.Overhead
+	for _, a := range ch.src.(*server).seen {
+		kept += len(a.text)
+	}
+	for _, l := range ch.index.Bundles {
+		may += int(l.Size) + signed.Overhead
+	}
+	if len(ch.trouble) == 0 || kept > may {
+		t.Errorf("%d octets are kept of %d bundles that may have %d; findings %v", kept, len(ch.index.Bundles), may, ch.trouble)
+	}
 }

@@ -41,7 +41,7 @@ func (w *writer) node(ctx context.Context, node string) error {
 		n.links = append(n.links, w.Links[i])
 	}
 	n.inventory = LinksDigest(node, n.links)
-	if text, err := (directory{n.path("")}).get(ctx, indexFile); err == nil {
+	if text, err := (directory{n.path("")}).get(ctx, indexFile, signed.MaxSize); err == nil {
 		if s, x, err := parseIndex(text, w.trust, 1); err == nil && x.Node == node {
 			n.old, n.oldStatement = x, s
 		}
@@ -148,7 +148,7 @@ func (n *nodeWriter) bundle(ctx context.Context, number uint64, entries []entryH
 		l.Generations = max(l.Generations, e.Generation+1)
 	}
 	content := n.content(number, entries)
-	if text, err := (directory{n.path("")}).get(ctx, fileName(number)); err == nil {
+	if text, err := (directory{n.path("")}).get(ctx, fileName(number), signed.MaxSize); err == nil {
 		s, h, err := parseBundle(text, n.trust, 1)
 		if err == nil && h.Node == n.node && h.Epoch == number && h.Content == content && n.now.Add(n.BundleLife/2).Before(s.Expires) {
 			l.Sequence, l.SHA256, l.Size = h.Sequence, s.SHA256, s.Size

@@ -98,7 +98,7 @@ func (r *reader) fetch(ctx context.Context, progress func()) {
 		r.trouble, r.ready = trouble, true
 	}()
 	r.rewrite()
-	text, err := r.src.get(ctx, indexFile)
+	text, err := r.src.get(ctx, indexFile, signed.Overhead)
 	if err == nil {
 		err = r.acceptIndex(text, progress)
 	}
@@ -164,7 +164,7 @@ func (r *reader) acceptIndex(text []byte, progress func()) error {
 
 // fetchBundle brings a bundle that the index lists into force.
 func (r *reader) fetchBundle(ctx context.Context, l Listed) error {
-	text, err := r.src.get(ctx, fileName(l.Epoch))
+	text, err := r.src.get(ctx, fileName(l.Epoch), signed.Overhead+int(l.Size))
 	if err != nil {
 		return err
 	}

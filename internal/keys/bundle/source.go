@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/lever-link/lever/internal/health"
-	"github.com/lever-link/lever/internal/signed"
 )
 
 // source is where a node's files come from. It is untrusted.
@@ -26,8 +25,9 @@ type source interface {
 	// where is the place of the node's files, file that of one of them.
 	where() string
 	file(name string) string
-	// get reads a file; a refusal is about the file, another error about the source.
-	get(ctx context.Context, name string) ([]byte, error)
+	// get reads a file of no more than most octets; a refusal is about the file,
+	// another error about the source.
+	get(ctx context.Context, name string, most int) ([]byte, error)
 	// lost is the fault of a source that cannot be read.
 	lost() health.Code
 	// keep names the files that will be asked for again soon.
@@ -36,11 +36,11 @@ type source interface {
 	close()
 }
 
-// read reads a file of no more than signed.MaxSize octets.
-func read(r io.Reader) ([]byte, error) {
-	text, err := io.ReadAll(io.LimitReader(r, signed.MaxSize+1))
-	if err == nil && len(text) > signed.MaxSize {
-		err = refuse(health.BundleMalformed, "it is larger than %d octets", signed.MaxSize)
+// read reads a file of no more than most octets.
+func read(r io.Reader, most int) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(r, int64(most)+1))
+	if err == nil && len(text) > most {
+		err = refuse(health.BundleMalformed, "it is larger than the %d octets that it may have", most)
 	}
 	return text, err
 }
@@ -56,7 +56,7 @@ func (d directory) close()                  {}
 
 // get follows symbolic links, as checkouts and mounts have them: what counts is
 // who has signed the content, not who owns the file.
-func (d directory) get(_ context.Context, name string) ([]byte, error) {
+func (d directory) get(_ context.Context, name string, most int) ([]byte, error) {
 	// O_NONBLOCK: opening a FIFO must not wait for its writer.
 	f, err := os.OpenFile(d.file(name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -70,7 +70,7 @@ func (d directory) get(_ context.Context, name string) ([]byte, error) {
 	if err != nil {
 		return nil, reason(err)
 	}
-	text, err := read(f)
+	text, err := read(f, most)
 	return text, reason(err)
 }
 
@@ -177,7 +177,7 @@ func onlyHTTPS(to *http.Request, via []*http.Request) error {
 	return nil
 }
 
-func (s *server) get(ctx context.Context, name string) ([]byte, error) {
+func (s *server) get(ctx context.Context, name string, most int) ([]byte, error) {
 	client, err := s.dial()
 	if err != nil {
 		return nil, err
@@ -208,7 +208,7 @@ func (s *server) get(ctx context.Context, name string) ([]byte, error) {
 	if res.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("its server answers %s", strings.TrimSpace(res.Status))
 	}
-	text, err := read(res.Body)
+	text, err := read(res.Body, most)
 	if err != nil {
 		return nil, err
 	}

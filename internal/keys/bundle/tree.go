@@ -51,7 +51,7 @@ func List(ctx context.Context, tree string, each func(Listing) error) error {
 
 // readIndex reads an index that every one of its signers has signed.
 func readIndex(ctx context.Context, tree, node string) (*signed.Statement, *Index, error) {
-	text, err := directory{filepath.Join(tree, node)}.get(ctx, indexFile)
+	text, err := directory{filepath.Join(tree, node)}.get(ctx, indexFile, signed.MaxSize)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -119,7 +119,7 @@ func (a *Audit) node(ctx context.Context, node string, report func(Problem)) {
 			report(Problem{node, dir.file(name), err})
 		}
 	}
-	text, err := dir.get(ctx, indexFile)
+	text, err := dir.get(ctx, indexFile, signed.MaxSize)
 	if err != nil {
 		say(indexFile, err)
 		return
@@ -150,7 +150,7 @@ func (a *Audit) node(ctx context.Context, node string, report func(Problem)) {
 }
 
 func (a *Audit) bundle(ctx context.Context, dir directory, node string, l Listed) error {
-	text, err := dir.get(ctx, fileName(l.Epoch))
+	text, err := dir.get(ctx, fileName(l.Epoch), signed.MaxSize)
 	if err != nil {
 		return err
 	}
@@ -225,7 +225,7 @@ func signNode(ctx context.Context, tree, node string, key *signed.Key, first []s
 		return fmt.Errorf("%s: %w", indexFile, err)
 	}
 	sign := func(name string, check func(*signed.Statement) error) error {
-		text, err := dir.get(ctx, name)
+		text, err := dir.get(ctx, name, signed.MaxSize)
 		var s *signed.Statement
 		if err == nil {
 			s, err = signed.Parse(text)

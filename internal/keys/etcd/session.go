@@ -154,7 +154,7 @@ func (s *session) follow(listed *bool) error {
 
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(s.ctx))
 	defer cancel()
-	stream, err := s.watch.Watch(ctx, grpc.WaitForReady(false), grpc.MaxCallRecvMsgSize(1<<30))
+	stream, err := s.watch.Watch(ctx, grpc.WaitForReady(false), grpc.MaxCallRecvMsgSize(maxAnswer))
 	if err != nil {
 		return fmt.Errorf("watching %s: %w", prefix, err)
 	}

@@ -180,6 +180,10 @@ func scrub(answer *pb.RangeResponse) {
 	}
 }
 
+// maxAnswer is the most octets that are taken of a server at once: the names of all
+// values of a node with some ten thousand links.
+const maxAnswer = 32 << 20
+
 // get reads everything whose name begins with prefix, as the cluster's majority has
 // it.
 func (s *session) get(ctx context.Context, prefix string, namesOnly bool) (*pb.RangeResponse, error) {
@@ -189,5 +193,5 @@ func (s *session) get(ctx context.Context, prefix string, namesOnly bool) (*pb.R
 	// it has waited.
 	return s.kv.Range(ctx, &pb.RangeRequest{
 		Key: []byte(prefix), RangeEnd: []byte(clientv3.GetPrefixRangeEnd(prefix)), KeysOnly: namesOnly,
-	}, grpc.WaitForReady(false), grpc.MaxCallRecvMsgSize(1<<30))
+	}, grpc.WaitForReady(false), grpc.MaxCallRecvMsgSize(maxAnswer))
 }
