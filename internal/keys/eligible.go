@@ -135,11 +135,21 @@ func (r *Ring) nextStart(date time.Time) (start time.Time, next Epoch, ok bool) 
 func (r *Ring) best(eligible []Epoch) []Epoch {
 	h := r.state.HighWater
 	if h.IsZero() {
-		return slices.Clone(eligible[:min(len(eligible), MaxOffers)])
+		// One more than may be fetched ahead: an end whose clock is ahead has one of them.
+		return slices.Clone(eligible[:min(len(eligible), MaxPrefetch+1)])
 	}
-	best := slices.Clone(eligible[:min(len(eligible), MaxOffers-1)])
-	if slices.Contains(eligible, h) && !slices.Contains(best, h) {
-		best = append(best, h)
+	best := slices.Clone(eligible[:min(len(eligible), 2)])
+	add := func(e Epoch) {
+		if !slices.Contains(best, e) {
+			best = append(best, e)
+		}
+	}
+	after := slices.DeleteFunc(slices.Clone(eligible), func(e Epoch) bool { return !h.Less(e) })
+	if len(after) > 0 {
+		add(after[len(after)-1])
+	}
+	if slices.Contains(eligible, h) {
+		add(h)
 	}
 	return best
 }

@@ -11,9 +11,10 @@ import (
 )
 
 // MaxOffers is the most CAKs that a Ring offers at once: the two newest epochs,
-// so that ends that are one delivery apart meet, and the confirmed one, so that
-// the link works meanwhile.
-const MaxOffers = 3
+// so that ends that are one delivery apart meet, the first one after the confirmed
+// epoch, so that ends with other clocks do, and the confirmed one, so that the link
+// works meanwhile.
+const MaxOffers = 4
 
 // Ring is the CAKs of one link. It takes what the two channels hold and which
 // epoch MKA has confirmed, and yields the CAKs to offer to MKA. It is for one
@@ -27,9 +28,9 @@ const MaxOffers = 3
 //   - An epoch is eligible when both channels have delivered their part of it, it has
 //     started, and it is not older than the high-water mark, the newest epoch ever
 //     confirmed, nor is either part of it older than the mark's.
-//   - Offered are the newest and second newest eligible epoch and the high-water
-//     epoch; before anything was confirmed, the third newest in its place. A
-//     lower generation of a number is simply an older epoch.
+//   - Offered are the newest and second newest eligible epoch, the oldest that is newer
+//     than the high-water epoch, and that; before anything was confirmed, the three
+//     newest. A lower generation of a number is simply an older epoch.
 //   - Confirming an epoch raises the mark, persists it, and withdraws and erases
 //     everything older.
 //   - An epoch of which a readable channel no longer has its part is revoked and

@@ -298,7 +298,8 @@ func TestRingRules(t *testing.T) {
 		{"both channels", "a=1.0 b=1.0", "1.0", "", ""},
 		{"disjoint channels", "a=1.0 b=2.0", "", "", "channel-late a 2.0, channel-late b 1.0"},
 		{"the third newest until something is confirmed", "a=1.0,2.0,3.0,4.0 b=1.0,2.0,3.0,4.0", "4.0 3.0 2.0", "", ""},
-		{"the two newest and the confirmed", "a=1.0 b=1.0 ok=1.0 a=1.0,2.0,3.0,4.0 b=1.0,2.0,3.0,4.0", "4.0 3.0 1.0", "", ""},
+		{"the two newest, the next and the confirmed", "a=1.0 b=1.0 ok=1.0 a=1.0,2.0,3.0,4.0,5.0 b=1.0,2.0,3.0,4.0,5.0", "5.0 4.0 2.0 1.0", "", ""},
+		{"the next when the confirmed is revoked", "a=1.0 b=1.0 ok=1.0 a=2.0,3.0,4.0,5.0 b=2.0,3.0,4.0,5.0", "5.0 4.0 2.0", "", ""},
 		{"a later epoch in one channel changes nothing", "a=1.0 b=1.0 ok=1.0 a=1.0,2.0", "1.0", "", "channel-late b 2.0"},
 		{"the next late epoch is named, not the last", "a=1.0 b=1.0 ok=1.0 a=1.0,2.0,3.0", "1.0", "", "channel-late b 2.0"},
 		{"it goes when it arrives", "a=1.0 b=1.0 ok=1.0 a=1.0,2.0 b=1.0,2.0", "2.0 1.0", "", ""},
@@ -322,7 +323,7 @@ func TestRingRules(t *testing.T) {
 		{"recovered", "a=1.0 b=1.0 a- a=1.0", "1.0", "", ""},
 		{"revocation after recovery", "a=1.0,2.0 b=1.0,2.0 a- a=1.0", "1.0", "2.0 revoked", "channel-late a 2.0"},
 
-		{"generation above", "a=1.0 b=1.0 ok=1.0 a=1.0,1.1 b=1.0,1.1", "1.3 1.2 1.0", "", ""},
+		{"generation above", "a=1.0 b=1.0 ok=1.0 a=1.0,1.1 b=1.0,1.1", "1.3 1.2 1.1 1.0", "", ""},
 		{"generation confirmed", "a=1.0,1.1 b=1.0,1.1 ok=1.3", "1.3", "1.1 superseded, 1.2 superseded", ""},
 		{"lower generation after it", "a=1.0,1.1 b=1.0,1.1 ok=1.3 a=1.0 b=1.0", "", "", "key-rollback a 1.0, key-rollback b 1.0"},
 		{"the next number beats every generation", "a=1.9,2.0 b=1.9,2.0 ok=2.0", "2.0", "1.99 superseded", ""},
@@ -340,7 +341,7 @@ func TestRingRules(t *testing.T) {
 		{"a number is not late in another generation", "a=1.0 b=1.0 ok=1.0 a=1.0,2.3 b=1.0,2.0", "2.12 1.0", "", ""},
 		{"late is the number", "a=1.0,1.1 b=1.0 ok=1.2 a=1.1,2.1,2.2", "1.2", "", "channel-late b 2.1"},
 		{"the newest generations", "a=1.0,1.1,1.2,1.3,1.4,1.5 b=1.0", "1.30 1.20 1.12", "", ""},
-		{"and the confirmed one", "a=1.0 b=1.0 ok=1.0 a=1.0,1.1,1.2,1.3,1.4 restart", "1.20 1.12 1.0", "", ""},
+		{"and the confirmed one", "a=1.0 b=1.0 ok=1.0 a=1.0,1.1,1.2,1.3,1.4 restart", "1.20 1.12 1.2 1.0", "", ""},
 		{"generations above the last", "a=1.0,1.65536 b=1.0,1.65535", "1.4294836225 1.0", "", "key-file-unexpected a 1.65536"},
 		{"changed in one epoch is changed in another", "a=1.0 b=1.0 ok=1.0 a=1.0! b=1.0,1.1", "1.0", "", "key-changed a 1.0"},
 
