@@ -4,6 +4,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/internal/signed"
 	"github.com/lever-link/lever/macsec/macsectest"
 )
 
@@ -211,6 +213,13 @@ func TestOverrideOfAnAge(t *testing.T) {
 		time.Sleep(rollEvery + 20*time.Second)
 		p.on(0, "1.0")
 		said.say(keys.Override{}, nil)
+		time.Sleep(rollEvery)
+		p.closed()
+		// One that the inventory no longer trusts is none, as one that is taken back.
+		said.say(keys.Override{Until: time.Now().Add(time.Hour), Reason: "again", Signers: []string{"ann", "bob"}}, nil)
+		time.Sleep(rollEvery + 20*time.Second)
+		p.on(0, "1.0")
+		said.say(keys.Override{}, fmt.Errorf("age.override: %w", signed.ErrUntrusted))
 		time.Sleep(rollEvery)
 		p.closed()
 	})

@@ -116,7 +116,7 @@ func Run(ctx context.Context, opts Options) error {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	if opts.Override == nil {
-		opts.Override = readOverride
+		opts.Override = new(overrides).read
 	}
 	// A link that flaps, or that somebody floods, must not fill the disk.
 	bounded := quiet.New(opts.Log.Handler(), quiet.Options{})

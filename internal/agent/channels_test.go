@@ -4,10 +4,12 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -131,7 +133,7 @@ func TestReadOverride(t *testing.T) {
 	}
 	none := func(what, link string, at time.Time, wantErr string) {
 		t.Helper()
-		o, err := readOverride(where, link, at)
+		o, err := new(overrides).read(where, link, at)
 		if !o.Until.IsZero() || (err == nil) != (wantErr == "") || err != nil && !strings.Contains(err.Error(), wantErr) {
 			t.Errorf("%s: %+v, %v", what, o, err)
 		}
@@ -144,10 +146,19 @@ func TestReadOverride(t *testing.T) {
 	write(ks[0], ks[1])
 	none("another link", "l2", now, "")
 	none("after its end", "l1", now.Add(time.Hour), "")
-	o, err := readOverride(where, "l1", now)
+	o, err := new(overrides).read(where, "l1", now)
 	if err != nil || !o.Until.Equal(now.Add(time.Hour)) || o.Reason != "ticket 4711" || len(o.Signers) != 2 {
 		t.Errorf("%+v, %v", o, err)
 	}
+	// Whatever is there instead of it holds nobody up.
+	if err := os.WriteFile(file, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	none("a large file", "l1", now, "larger than")
+	if err := errors.Join(os.Remove(file), syscall.Mkfifo(file, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	none("a FIFO", "l1", now, "not a regular file")
 	where.File = ""
 	none("an inventory without one", "l1", now, "")
 }

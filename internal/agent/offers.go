@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"errors"
 	"time"
 
 	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/keys"
 	"github.com/lever-link/lever/internal/secret"
+	"github.com/lever-link/lever/internal/signed"
 	"github.com/lever-link/lever/mka"
 )
 
@@ -99,6 +101,11 @@ func (t *task) limit() {
 		if said := err.Error(); said != t.refused { // it is read each minute
 			t.refused = said
 			t.log.Warn("override not accepted", "error", err)
+		}
+		// One that cannot be read takes nothing back; one that its signers no longer stand
+		// behind does.
+		if errors.Is(err, signed.ErrUntrusted) || errors.Is(err, signed.ErrTampered) || errors.Is(err, signed.ErrMalformed) {
+			t.ring.Override(keys.Override{})
 		}
 		return
 	}

@@ -3,29 +3,36 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
+	"syscall"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/lever-link/lever/internal/keys"
 	"github.com/lever-link/lever/internal/signed"
 	"github.com/lever-link/lever/inventory"
 )
 
-// readOverride is Options.Override for a statement in a file, which two of the
-// inventory's signers must have signed. It says nothing that is secret, so that
-// anybody may have written it.
-func readOverride(where inventory.AgeOverride, link string, now time.Time) (keys.Override, error) {
+// overrides reads the files of overrides. One that does not answer, or is none, holds up
+// no link: it says nothing that is secret, so that anybody may have put it there.
+type overrides struct{ reads singleflight.Group }
+
+// read is Options.Override for a statement in a file, which two of the inventory's
+// signers must have signed.
+func (r *overrides) read(where inventory.AgeOverride, link string, now time.Time) (keys.Override, error) {
 	if where.File == "" {
 		return keys.Override{}, nil
 	}
-	text, err := os.ReadFile(where.File)
+	text, err := r.text(where.File)
 	if errors.Is(err, fs.ErrNotExist) {
 		return keys.Override{}, nil
 	}
 	if err != nil {
-		return keys.Override{}, fmt.Errorf("read the override of the age of keys: %w", err)
+		return keys.Override{}, fmt.Errorf("read the override of the age of keys from %s: %w", where.File, err)
 	}
 	trusted, err := signed.ParsePublicKeys(where.Signers)
 	if err != nil {
@@ -49,4 +56,40 @@ func readOverride(where inventory.AgeOverride, link string, now time.Time) (keys
 		}
 	}
 	return out, nil
+}
+
+// text reads a file in no more time than a link waits for a disk.
+func (r *overrides) text(path string) ([]byte, error) {
+	answer := r.reads.DoChan(path, func() (any, error) { return readRegular(path, int64(signed.Overhead)) })
+	patience := time.NewTimer(recordPatience)
+	defer patience.Stop()
+	select {
+	case a := <-answer:
+		text, _ := a.Val.([]byte)
+		return text, a.Err
+	case <-patience.C:
+		return nil, fmt.Errorf("the disk has not answered within %v", recordPatience)
+	}
+}
+
+// readRegular reads a regular file of no more than most octets.
+func readRegular(path string, most int64) ([]byte, error) {
+	// O_NONBLOCK: opening a FIFO must not wait for its writer.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("it is not a regular file (%s)", info.Mode())
+	}
+	text, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(text)) > most {
+		err = fmt.Errorf("it is larger than the %d octets that it may have", most)
+	}
+	return text, err
 }
