@@ -38,7 +38,7 @@ type PNError struct {
 	AN AN
 	// Active: the association transmits, so that Current is already outdated.
 	Active bool
-	// Current is the next packet number of the association.
+	// Current is the next packet number of the association; zero: it wrapped.
 	Current uint64
 	// Requested is what was asked for.
 	Requested uint64
@@ -46,6 +46,9 @@ type PNError struct {
 
 // Error implements error.
 func (e *PNError) Error() string {
+	if e.Current == 0 {
+		return fmt.Sprintf("packet number %d requested under a key whose packet numbers are all used", e.Requested)
+	}
 	if e.Active {
 		return fmt.Sprintf("next PN %d requested for an active association that is at %d and moving", e.Requested, e.Current)
 	}

@@ -226,13 +226,20 @@ func (c *Client) updateTxSA(index int, an AN, u SAUpdate) error {
 	if err := encodeSAUpdate(ae, l.CipherSuite, an, u); err != nil {
 		return err
 	}
-	if u.NextPN != nil && *u.NextPN != 0 {
+	setPN, enable := u.NextPN != nil && *u.NextPN != 0, u.Active != nil && *u.Active
+	if setPN || enable {
 		secys, err := c.dumpSecYs(index)
 		if err != nil {
 			return err
 		}
 		if old := findSA(secys[index].txSAs(), an); old != nil {
-			if err := CheckNextPN(*old, *u.NextPN); err != nil {
+			if setPN {
+				err = CheckNextPN(*old, *u.NextPN)
+			}
+			if err == nil && enable {
+				err = CheckEnable(*old)
+			}
+			if err != nil {
 				return err
 			}
 		}

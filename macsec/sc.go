@@ -88,6 +88,17 @@ func CheckNextPN(sa SA, next uint64) error {
 	return nil
 }
 
+// CheckEnable says whether the transmit association sa, as just read, may be switched on.
+// One that wrapped may not: the kernel drops a single frame for it and goes on with
+// packet number 1 (tx_sa_update_pn advances before macsec_encrypt looks). The error is
+// a *PNError.
+func CheckEnable(sa SA) error {
+	if sa.NextPN == 0 {
+		return &PNError{AN: sa.AN, Requested: 1}
+	}
+	return nil
+}
+
 func findSA(sas []SA, an AN) *SA {
 	for i := range sas {
 		if sas[i].AN == an {

@@ -1,6 +1,7 @@
 package mka
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -393,6 +394,10 @@ func (p *Port) disownKeysOf(pa *participant) {
 func (p *Port) observePN(ki KI, next uint64) {
 	for k := range p.cp.keys {
 		if k.ki != ki {
+			continue
+		}
+		if next == 0 { // it wrapped: all are used
+			k.pn = math.MaxUint64
 			continue
 		}
 		k.pn = next

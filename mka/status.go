@@ -80,7 +80,8 @@ func (p *Port) Status() Status {
 	}
 	if l != nil {
 		s.KI, s.AN, s.SAKSince = l.ki, l.an, l.created
-		s.Carrying = l.tx || p.cp.carrying() != nil
+		old := p.cp.carrying()
+		s.Carrying = l.tx && !l.noTransmit || old != nil && !old.noTransmit
 		s.Rekeying = p.cp.state != cpRetired
 	}
 	for _, pa := range p.participants {

@@ -119,11 +119,22 @@ func (t *task) mend(ds []secy.Difference, now time.Time) {
 		t.log.Error("associations could not be put right", "device", t.device.Name, "error", err)
 	}
 	for _, d := range ds {
-		t.drifted(health.SecYDrift, d.Kind, d.Detail, now)
+		if d.UsedUp {
+			t.usedUp(now)
+		} else {
+			t.drifted(health.SecYDrift, d.Kind, d.Detail, now)
+		}
 		if d.Lost.Kind == mka.EventSALost {
 			t.step(d.Lost)
 		}
 	}
+}
+
+// usedUp says that nothing is sent any more until another SAK is in use.
+func (t *task) usedUp(now time.Time) {
+	t.log.Error("the packet numbers of the SAK in use are used up; its transmit SA is deleted", "device", t.device.Name)
+	t.faults.Raise(health.Raise(health.PNsUsedUp, now, "interface", t.link.Local.Secure))
+	t.news = true
 }
 
 // checkArrivals looks for a peer all of whose frames are late.
@@ -197,7 +208,7 @@ func (t *task) deviceMTU(dev *macsec.Device) int {
 
 // missed reports what somebody did to the device's SAs while no agent ran, as far as
 // the record tells. The Port puts it right.
-func (t *task) missed(old *linkFile, found []mka.AdoptedKey) {
+func (t *task) missed(old *linkFile, found []mka.AdoptedKey, usedUp bool) {
 	gone := func(kind string) { t.drifted(health.SecYDrift, kind, "while no agent ran", t.began) }
 	if old == nil || old.Index != t.parent.index || old.MKA == nil || old.MKA.Latest == nil {
 		return
@@ -225,7 +236,7 @@ func (t *task) missed(old *linkFile, found []mka.AdoptedKey) {
 		}
 		encoding = encoding || ours && k.Encoding
 	}
-	if !encoding && r.Transmits() {
+	if !encoding && !usedUp && r.Transmits() {
 		gone("transmit SA gone")
 	}
 }

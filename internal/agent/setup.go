@@ -87,11 +87,14 @@ func (t *task) makePort(suite mka.CipherSuite, old *linkFile) error {
 	if err := t.keep(); err != nil {
 		t.faults.Raise(health.Raise(health.RunDirUnwritable, t.began, "detail", err))
 	}
-	disabled, err := t.secy.Sweep(state)
+	did, err := t.secy.Sweep(state)
 	if err != nil {
 		t.log.Warn("what an earlier agent left could not be removed", "device", t.device.Name, "error", err)
 	}
-	if disabled > 0 {
+	if did.UsedUp > 0 {
+		t.usedUp(t.began)
+	}
+	if did.SwitchedOn > 0 {
 		t.drifted(health.SecYDrift, "receive SA disabled", "while no agent ran", t.began)
 	}
 	adopted := secy.Adopt(state)
@@ -111,7 +114,7 @@ func (t *task) makePort(suite mka.CipherSuite, old *linkFile) error {
 			t.ki = k.KI
 		}
 	}
-	t.missed(old, adopted)
+	t.missed(old, adopted, did.UsedUp > 0)
 	t.epochs = map[mka.CKN]keys.Epoch{}
 	t.log.Info("link is set up", "interface", t.parent.name, "device", t.device.Name,
 		"sci", t.device.SCI.String(), "cipher", suite.String(), "adopted_saks", len(adopted))
@@ -139,7 +142,7 @@ func (t *task) tearSession() {
 	t.leaving, t.traffic, t.lost = nil, trafficWatch{}, nil
 	t.conn, t.port, t.ring, t.chain, t.device, t.deadline = nil, nil, nil, nil, nil, time.Time{}
 	t.queue, t.ops, t.focused = nil, nil, pae.Focus{}
-	t.faults.Replace(slices.Concat(diagnosed, keys.FindingCodes(), chainCodes, []health.Code{health.PeerLost, health.ParentDown, health.TrafficMissing}), nil)
+	t.faults.Replace(slices.Concat(diagnosed, keys.FindingCodes(), chainCodes, []health.Code{health.PeerLost, health.ParentDown, health.TrafficMissing, health.PNsUsedUp}), nil)
 }
 
 // carry sets the device up: traffic comes last.

@@ -365,6 +365,7 @@ func (t *task) notice(n mka.Notice) {
 		if t.securedAt.IsZero() {
 			t.securedAt = now
 		}
+		t.faults.Clear(health.PNsUsedUp)
 		if n.KI != t.ki {
 			if t.ki != (mka.KI{}) {
 				t.rekeys++

@@ -64,6 +64,7 @@ const (
 	BadCAK          Code = "bad-cak"
 
 	SAKInstallFailed Code = "sak-install-failed"
+	PNsUsedUp        Code = "pns-used-up"
 	SecYDrift        Code = "secy-drift"
 	FenceDrift       Code = "fence-drift"
 	ParentDrift      Code = "parent-drift"
@@ -388,6 +389,11 @@ var table = []Declared{
 		Code: SAKInstallFailed, Severity: Critical, Promise: NeverAnOutage,
 		Text: "the kernel refused a key on {interface}: {detail}; the previous one stays in use",
 		Next: "read the kernel's message; when it persists, restart the agent, and report it with the output of ip -s macsec show",
+	},
+	{
+		Code: PNsUsedUp, Severity: Critical, Promise: NeverSameNonce,
+		Text: "the packet numbers of the SAK on {interface} are used up: nothing is sent until another SAK is in use",
+		Next: "find out why the key server distributed none in time: look at the far end's status and log; ciphers with XPN have numbers for centuries",
 	},
 	{
 		Code: SecYDrift, Severity: Warning, Promise: NeverPlain,

@@ -18,6 +18,8 @@ type Difference struct {
 	Repair func() error
 	// Lost, if it is an EventSALost, is what the Port must be told afterwards.
 	Lost mka.Event
+	// UsedUp: nobody has done this, the packet numbers of a transmit SA are at their end.
+	UsedUp bool
 }
 
 func (d Difference) String() string {
@@ -112,6 +114,13 @@ func (y *SecY) Compare(found *macsec.SecY, want []mka.Association, receiveSCs []
 			// What it sends now was sent before: the same nonce twice. It ends here.
 			first = append(first, Difference{
 				Kind: "packet number set back", Detail: fmt.Sprintf("AN %d, from %d to %d", sa.AN, before, sa.NextPN),
+				Repair: y.op(mka.Op{Kind: mka.OpDeleteTransmitSA, SCI: own, AN: a.AN}),
+				Lost:   mka.Event{Kind: mka.EventSALost, KI: a.KI, SCI: own},
+			})
+		case sa.NextPN == 0:
+			// The kernel has switched it off; on again, it would begin with packet number 1.
+			first = append(first, Difference{
+				Kind: "packet numbers used up", Detail: fmt.Sprintf("AN %d, KI %v", sa.AN, a.KI), UsedUp: true,
 				Repair: y.op(mka.Op{Kind: mka.OpDeleteTransmitSA, SCI: own, AN: a.AN}),
 				Lost:   mka.Event{Kind: mka.EventSALost, KI: a.KI, SCI: own},
 			})

@@ -159,10 +159,23 @@ func Adopt(y *macsec.SecY) []mka.AdoptedKey {
 // Sweep clears away what a driver leaves that dies in the middle of a deletion, and
 // what no Port knows of, for it is in no AdoptedKey: receive SAs that are switched
 // off, and receive SCs without SAs. One that belongs to the SAK in use was not being
-// deleted, but switched off by somebody else: it is switched on, and counted. Found
+// deleted, but switched off by somebody else: it is switched on, and counted. A transmit
+// SA whose packet numbers are used up goes, too: nobody must ever switch it on. Found
 // is what was just read of the device; it is brought up to date.
-func (y *SecY) Sweep(found *macsec.SecY) (switchedOn int, err error) {
+func (y *SecY) Sweep(found *macsec.SecY) (did Swept, err error) {
 	var errs []error
+	found.TxSC.SAs = slices.DeleteFunc(found.TxSC.SAs, func(sa macsec.SA) bool {
+		if sa.NextPN != 0 {
+			return false
+		}
+		err := gone(y.Kernel.DeleteTxSA(y.Index, sa.AN))
+		if err != nil {
+			errs = append(errs, err)
+			return false
+		}
+		did.UsedUp++
+		return true
+	})
 	encoding := found.TxSC.SA(found.EncodingAN)
 	for i := range found.RxSCs {
 		sc := &found.RxSCs[i]
@@ -183,7 +196,7 @@ func (y *SecY) Sweep(found *macsec.SecY) (switchedOn int, err error) {
 					errs = append(errs, err)
 				}
 				if sa.Active = err == nil; sa.Active {
-					switchedOn++
+					did.SwitchedOn++
 				}
 			}
 		}
@@ -198,5 +211,8 @@ func (y *SecY) Sweep(found *macsec.SecY) (switchedOn int, err error) {
 		}
 		return err == nil
 	})
-	return switchedOn, errors.Join(errs...)
+	return did, errors.Join(errs...)
 }
+
+// Swept is how many SAs were switched on, and how many deleted as used up.
+type Swept struct{ SwitchedOn, UsedUp int }

@@ -37,9 +37,9 @@ func TestSweepOfReceiveSAsThatAreOff(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			on, err := y.Sweep(found)
-			if err != nil || on != int(tt.off) {
-				t.Fatalf("%d switched on, %v", on, err)
+			did, err := y.Sweep(found)
+			if err != nil || did.SwitchedOn != int(tt.off) {
+				t.Fatalf("%+v, %v", did, err)
 			}
 			after, err := k.SecY(y.Index)
 			if err != nil {

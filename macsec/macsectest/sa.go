@@ -286,6 +286,11 @@ func (k *Kernel) UpdateTxSA(index int, an macsec.AN, u macsec.SAUpdate) error {
 				return err
 			}
 		}
+		if u.Active != nil && *u.Active {
+			if err := macsec.CheckEnable(sa.SA); err != nil {
+				return err
+			}
+		}
 		set(&sa.NextPN, u.NextPN)
 		set(&sa.Active, u.Active)
 		if an == d.EncodingAN {

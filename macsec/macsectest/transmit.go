@@ -80,10 +80,10 @@ func (k *Kernel) encrypt(d *device, frame []byte) ([]byte, error) {
 		return nil, dropped("%s has no active association %d", d.Name, d.EncodingAN)
 	}
 	pn := sa.NextPN
+	d.advance(sa, 1) // tx_sa_update_pn comes before the look at pn
 	if pn == 0 {
 		return nil, dropped("%s has used up the packet numbers of association %d", d.Name, sa.AN)
 	}
-	d.advance(sa, 1)
 	out := d.tag(frame, pn)
 	if len(out)+len(frame)-addrsLen+int(d.ICVLen)-etherLen > d.parent.mtu {
 		d.stats.OutPktsTooLong++

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bytes"
+	"errors"
 	"math"
 	"testing"
 
@@ -106,9 +107,13 @@ var transmitCases = []testCase{
 			equal(t, "next", s.TxSC.SA(0).NextPN, 0)
 			equal(t, "active", s.TxSC.SA(0).Active, false)
 			equal(t, "operational", s.Operational, false)
-			// And not after switching it on again either.
-			must(t, l.UpdateTxSA(d.Index, 0, macsec.SAUpdate{Active: new(true)}))
+			// And it is not switched on again: the kernel would go on with 1.
+			if err := l.UpdateTxSA(d.Index, 0, macsec.SAUpdate{Active: new(true)}); !errors.Is(err, macsec.ErrPNReuse) {
+				t.Errorf("%v: switching it on: %v", suite, err)
+			}
 			l.sendNone(t, d.Index, frame(60))
+			l.sendNone(t, d.Index, frame(60))
+			must(t, l.UpdateTxSA(d.Index, 0, macsec.SAUpdate{Active: new(false)}))
 			must(t, l.DeleteDevice(d.Index))
 		}
 	}},
