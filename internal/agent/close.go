@@ -3,8 +3,11 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/lever-link/lever/internal/fence"
 	"github.com/lever-link/lever/internal/health"
@@ -45,6 +48,10 @@ func (t *task) fence(stood bool) error {
 	state, seeErr := on.inspectFence(index, opts)
 	if seeErr != nil {
 		err = errors.Join(err, seeErr)
+		if scarce(seeErr) && time.Since(t.fenceSeen) < fenceTrusted {
+			t.log.Warn("the fence could not be looked at; it was closed a moment ago, and is looked at again", "interface", t.parent.name, "error", err)
+			return nil
+		}
 	}
 	if err != nil && !opts.Monitor {
 		if seeErr != nil || state.Leaks() {
@@ -58,8 +65,21 @@ func (t *task) fence(stood bool) error {
 	return nil
 }
 
+// fenceTrusted is how long a fence that was seen closed counts as closed when this
+// process, or the kernel, lacks what it takes to look. It is looked at each driftPeriod.
+const fenceTrusted = 5 * time.Second
+
+// scarce says whether what failed has failed for want of descriptors or memory, which
+// says nothing of the fence.
+func scarce(err error) bool {
+	return slices.ContainsFunc([]error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS}, func(e error) bool { return errors.Is(err, e) })
+}
+
 // showFence raises what an operator should know of the fence as it is now.
 func (t *task) showFence(state fence.State, err error) {
+	if !state.Leaks() {
+		t.fenceSeen = time.Now()
+	}
 	t.meter.fence(state)
 	var found []health.Fault
 	var weak []string

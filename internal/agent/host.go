@@ -99,9 +99,17 @@ func asParent(l netlink.Link) (parent, error) {
 	if len(a.HardwareAddr) != len(mka.MAC{}) {
 		return parent{}, fmt.Errorf("interface %s has no Ethernet address: MACsec needs an Ethernet link", a.Name)
 	}
+	master := a.MasterIndex
+	if master != 0 {
+		// A VRF is about routes and takes no frame away from MACsec, as a bridge, bond,
+		// team or Open vSwitch does (rx_handler).
+		if m, err := netlink.LinkByIndex(master); err == nil && m.Type() == "vrf" {
+			master = 0
+		}
+	}
 	return parent{
 		index: a.Index, name: a.Name, address: mka.MAC(a.HardwareAddr), mtu: a.MTU,
-		up: a.Flags&net.FlagUp != 0, running: a.RawFlags&unix.IFF_LOWER_UP != 0, master: a.MasterIndex,
+		up: a.Flags&net.FlagUp != 0, running: a.RawFlags&unix.IFF_LOWER_UP != 0, master: master,
 	}, nil
 }
 

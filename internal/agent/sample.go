@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/lever-link/lever/internal/health"
+	"github.com/lever-link/lever/macsec"
 	"github.com/lever-link/lever/mka"
 )
 
@@ -76,7 +77,7 @@ func (t *task) look() error {
 // transmit packet numbers to the Port.
 func (t *task) sample() error {
 	now := time.Now()
-	state, err := t.server.dumps.secY(t.device.Index)
+	state, err := get(t.server.lease, "SecYs", func() (*macsec.SecY, error) { return t.server.dumps.secY(t.device.Index) })
 	if err != nil {
 		return t.unread(err)
 	}

@@ -169,7 +169,7 @@ func (k *keeper) attend(ctx context.Context, t *task) *breakdown {
 
 	look := time.NewTicker(lookAfter)
 	defer look.Stop()
-	beats, moved := uint64(0), time.Now()
+	beats, moved, looked := uint64(0), time.Now(), time.Now()
 	stopping, stopped, late := ctx.Done(), false, false
 	for {
 		select {
@@ -180,7 +180,9 @@ func (k *keeper) attend(ctx context.Context, t *task) *breakdown {
 			return b
 		case <-stopping:
 			stopping, stopped, moved = nil, true, time.Now() // once more as much time
-		case now := <-look.C:
+		case <-look.C:
+			now := time.Now()
+			moved, looked = moved.Add(starved(looked, now)), now
 			if n := t.pulse.beats.Load(); n != beats && !late {
 				beats, moved = n, now
 				k.settle(now)
@@ -207,6 +209,15 @@ func (k *keeper) attend(ctx context.Context, t *task) *breakdown {
 			k.server.wedged(k.id, &wedge{moved, call})
 		}
 	}
+}
+
+// starved is how long somebody who looks every lookAfter was kept from it: the machine was
+// busy, or the process stopped, and whom he watches had no time either.
+func starved(looked, now time.Time) time.Duration {
+	if gap := now.Sub(looked); gap > 2*lookAfter {
+		return gap - lookAfter
+	}
+	return 0
 }
 
 // guarded is run, with a panic as its result.

@@ -37,25 +37,27 @@ type task struct {
 	pulse    pulse     // beaten each time round, at least every two seconds
 
 	// The state of the current session; zero between sessions.
-	parent   parent
-	device   *macsec.Device
-	secy     secy.SecY
-	conn     mkaConn
-	focused  pae.Focus // what conn was told
-	arrived  time.Time // when the batch of frames that is being read came; else zero
-	port     *mka.Port
-	file     linkFile
-	ring     *keys.Ring
-	chain    *chain    // instead of ring, with an external end
-	rollAt   time.Time // when to look at chain or ring again
-	refused  string    // what was wrong with the override last
-	epochs   map[mka.CKN]keys.Epoch
-	inUse    []keys.Epoch // by both ends, which the ring is not told yet
-	applying bool         // a Change of the ring is being carried out
-	deadline time.Time
-	began    time.Time
-	queue    []mka.Event
-	ops      []mka.Op
+	parent parent
+	// fenceSeen is when the fence was last seen closed.
+	fenceSeen time.Time
+	device    *macsec.Device
+	secy      secy.SecY
+	conn      mkaConn
+	focused   pae.Focus // what conn was told
+	arrived   time.Time // when the batch of frames that is being read came; else zero
+	port      *mka.Port
+	file      linkFile
+	ring      *keys.Ring
+	chain     *chain    // instead of ring, with an external end
+	rollAt    time.Time // when to look at chain or ring again
+	refused   string    // what was wrong with the override last
+	epochs    map[mka.CKN]keys.Epoch
+	inUse     []keys.Epoch // by both ends, which the ring is not told yet
+	applying  bool         // a Change of the ring is being carried out
+	deadline  time.Time
+	began     time.Time
+	queue     []mka.Event
+	ops       []mka.Op
 
 	faults    health.Set
 	failed    bool // the last session could not be set up

@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 
 	"github.com/lever-link/lever/internal/agent"
 )
@@ -25,7 +26,8 @@ const (
 	writeTimeout = 10 * time.Second
 	idleTimeout  = 2 * time.Minute
 	maxHeader    = 16 << 10
-	maxScrapes   = 4 // at once
+	maxScrapes   = 4  // at once
+	maxClients   = 32 // connections, so that nobody uses up the agent's descriptors
 )
 
 // unixPrefix marks an address that is a socket's path.
@@ -47,7 +49,7 @@ func Listen(ctx context.Context, address string, log *slog.Logger) (*Server, err
 	if err != nil {
 		return nil, fmt.Errorf("metrics: listen at %s: %w: name another address with --metrics, HOST:PORT or unix:PATH", address, err)
 	}
-	return &Server{listener: l, log: log}, nil
+	return &Server{listener: netutil.LimitListener(l, maxClients), log: log}, nil
 }
 
 func listen(ctx context.Context, address string) (net.Listener, error) {

@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -172,5 +174,41 @@ func TestServeEndsQuietly(t *testing.T) {
 	s.Serve(t.Context(), example)
 	if !strings.Contains(log.String(), "metrics are no longer served") || !strings.Contains(log.String(), "too many open files") {
 		t.Errorf("%s", log.String())
+	}
+}
+
+// Whoever holds connections open does not use up the agent's descriptors: further ones
+// wait in the kernel.
+func TestManyConnections(t *testing.T) {
+	s := serve(t, "127.0.0.1:0", example)
+	held := make([]net.Conn, maxClients)
+	for i := range held {
+		c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.Address())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		// Answered, and kept: the server has accepted it.
+		if _, err := io.WriteString(c, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		held[i] = c
+	}
+	var room atomic.Bool
+	answered := make(chan bool)
+	go func() {
+		_, _ = get(t, s, "/metrics")
+		answered <- room.Load()
+	}()
+	for range 100 { // give the scrape every chance
+		runtime.Gosched()
+	}
+	room.Store(true)
+	_ = held[0].Close()
+	if !<-answered {
+		t.Errorf("a scrape was answered beside %d connections", maxClients)
 	}
 }

@@ -1,0 +1,60 @@
+//go:build !kernel
+
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A fence that was seen closed a moment ago is no leak because nobody can look at it for
+// want of descriptors; one that nobody can look at for long, or for another reason, is.
+func TestFenceThatCannotBeLookedAt(t *testing.T) {
+	for _, tt := range []struct {
+		err     error
+		lasting time.Duration
+		down    bool
+	}{
+		{syscall.EMFILE, 2 * time.Second, false},
+		{fmt.Errorf("open a socket: %w", syscall.ENOBUFS), 2 * time.Second, false},
+		{syscall.EMFILE, 10 * time.Second, true},
+		{errors.New("an answer that nobody understands"), 2 * time.Second, true},
+	} {
+		t.Run(fmt.Sprintf("%v for %v", tt.err, tt.lasting), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newSecuredPair(t)
+				time.Sleep(5 * time.Second)
+				p.r1.noted()
+				p.r1.failing("close fence", tt.err)
+				p.r1.failing("inspect fence", tt.err)
+				time.Sleep(tt.lasting)
+				p.r1.failing("close fence", nil)
+				p.r1.failing("inspect fence", nil)
+				down := strings.Contains(strings.Join(p.r1.noted(), "\n"), "eth4 up=false")
+				if down != tt.down {
+					t.Errorf("the parent was set down: %v", down)
+				}
+				time.Sleep(10 * time.Second)
+				p.r1.wantFaults()
+				p.on(0, "1.0")
+			})
+		})
+	}
+}
+
+// Who was kept from looking himself does not take for wedged whom he watches.
+func TestStarvedIsNotWedged(t *testing.T) {
+	at := time.Now()
+	for gap, want := range map[time.Duration]time.Duration{
+		0: 0, lookAfter: 0, 2 * lookAfter: 0, 3 * lookAfter: 2 * lookAfter, time.Minute: time.Minute - lookAfter,
+	} {
+		if got := starved(at, at.Add(gap)); got != want {
+			t.Errorf("after %v: %v, want %v", gap, got, want)
+		}
+	}
+}
