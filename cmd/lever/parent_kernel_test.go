@@ -231,3 +231,26 @@ func TestParentEnslaved(t *testing.T) {
 	}
 	s.carries()
 }
+
+// A parent in a VRF carries MACsec as any other: a VRF is about routes.
+func TestParentInVRF(t *testing.T) {
+	t.Parallel()
+	s := newPair(t)
+	s.deliver(1, "ab")
+	links := s.routers[0].Space.Links
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "blue"
+	s.must(links.LinkAdd(&netlink.Vrf{LinkAttrs: attrs, Table: 10}))
+	blue, err := links.LinkByName("blue")
+	s.must(err)
+	s.start()
+	s.secured()
+	s.must(links.LinkSetMaster(s.parent(0), blue)) // sets it down and up (vrf_add_slave)
+	s.pings(0, 1)
+	s.kill(0)
+	s.start(0)
+	s.secured()
+	s.noFault(0, health.ParentEnslaved)
+	s.pings(0, 1)
+	s.onlyEncrypted()
+}
