@@ -89,14 +89,16 @@ func (r *Ring) candidates() map[Epoch]bool {
 // Revoked says whether a channel that was heard does not have its part of the epoch
 // that a CKN names, and no newer one was confirmed: what an earlier agent may have
 // keyed with it must not be used any more. A channel that was not heard yet, and one
-// that cannot be read, revoke nothing.
+// that cannot be read, revoke nothing; neither does one that the inventory has moved to
+// a place that never had the confirmed epoch.
 func (r *Ring) Revoked(ckn []byte) bool {
 	e, _, ok := r.Identify(ckn)
 	if !ok || e.Less(r.state.HighWater) {
 		return false
 	}
 	for s := range r.sides {
-		if sd := &r.sides[s]; sd.heard && !sd.Unavailable && !sd.has(e.Side(Side(s))) {
+		sd, was := &r.sides[s], r.state.Sources[s]
+		if moved := was != "" && was != sd.Where; sd.heard && !sd.Unavailable && !moved && !sd.has(e.Side(Side(s))) {
 			return true
 		}
 	}

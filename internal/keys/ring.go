@@ -247,6 +247,7 @@ func (r *Ring) Confirm(e Epoch, now time.Time) Change {
 	r.reload()
 	if _, ok := r.offers[e]; ok && r.state.HighWater.Less(e) {
 		r.state.HighWater = e
+		r.state.Sources = [2]string{r.sides[A].Where, r.sides[B].Where}
 		r.confirmed(now, r.date(now))
 		maps.DeleteFunc(r.state.Seen, func(s Epoch, _ [2]Fingerprint) bool { return s.Less(e) })
 		if r.persist(); r.saveErr == nil {
@@ -305,6 +306,7 @@ func (r *Ring) step(now time.Time) Change {
 	date := r.date(now)
 	r.names = nil
 	r.mature(now, date)
+	r.settleSources()
 	for s := range r.sides {
 		r.forgetOld(Side(s))
 	}
@@ -379,6 +381,23 @@ func (r *Ring) trimSeen() {
 		if _, offered := r.offers[e]; !offered {
 			delete(r.state.Seen, e)
 		}
+	}
+}
+
+// settleSources takes another place of a channel for the channel's as soon as that has
+// the confirmed epoch, too.
+func (r *Ring) settleSources() {
+	if r.state.HighWater.IsZero() || r.loadErr != nil {
+		return
+	}
+	moved := false
+	for s := range r.sides {
+		if sd := &r.sides[s]; r.state.Sources[s] != sd.Where && sd.has(r.state.HighWater.Side(Side(s))) {
+			r.state.Sources[s], moved = sd.Where, true
+		}
+	}
+	if moved {
+		r.persist()
 	}
 }
 

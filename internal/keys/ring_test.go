@@ -129,7 +129,7 @@ func (b *bench) do(word string) keys.Change {
 		state := keys.State{}
 		if len(b.saved) > 0 {
 			s := b.saved[len(b.saved)-1] // as it comes from the disk
-			state = keys.State{HighWater: s.HighWater, ConfirmedAt: s.ConfirmedAt, Used: s.Used, Seen: s.Seen}
+			state = keys.State{HighWater: s.HighWater, ConfirmedAt: s.ConfirmedAt, Used: s.Used, Sources: s.Sources, Seen: s.Seen}
 		}
 		if after, ok := strings.CutPrefix(word, "off="); ok {
 			b.now = b.now.Add(b.duration(after))
@@ -534,6 +534,9 @@ func TestStateSurvivesARestart(t *testing.T) {
 	b.do("a=1.0,2.0")
 	b.do("b=1.0,2.0")
 	b.do("ok=2.0")
+	if s, err := store.Load("l1"); err != nil || s.Sources != [2]string{"/keys/a", "/keys/b"} {
+		t.Errorf("%+v, %v", s, err)
+	}
 	b = open()
 	if b.ring.HighWater() != epoch(t, "2.0") {
 		t.Fatalf("high water %s", b.ring.HighWater())
@@ -664,6 +667,49 @@ func TestRevokedNeedsAChannelThatWasHeard(t *testing.T) {
 			t.Errorf("%q: %s is revoked: %v, want %v", c.script, c.ckn, got, c.want)
 		}
 	}
+}
+
+// A channel that the inventory moves to another place has revoked nothing that it never
+// had there; from when it has had it, it can.
+func TestAnotherSourceRevokesNothingAtFirst(t *testing.T) {
+	b := newBench(t)
+	first, second := epoch(t, "1.0"), epoch(t, "2.0")
+	ckn, err := keys.CKN(linkID, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(where string, epochs ...keys.Epoch) {
+		for _, side := range []keys.Side{keys.A, keys.B} {
+			material := make(map[keys.Epoch][]byte)
+			for _, e := range epochs {
+				material[e] = octets(side.String() + e.String())
+			}
+			b.ring.Update(side, keys.NewSnapshot(where, material), b.now)
+		}
+	}
+	revoked := func(what string, want bool) {
+		t.Helper()
+		if got := b.ring.Revoked(ckn); got != want {
+			t.Errorf("%s: revoked: %v, want %v", what, got, want)
+		}
+	}
+	at("old", first)
+	b.ring.Confirm(first, b.now)
+	b.do("restart")
+	at("old")
+	revoked("gone from the old place", true)
+	b.do("restart")
+	at("new")
+	revoked("not at the new place", false)
+	at("new", first)
+	at("new")
+	revoked("gone from the new place", true)
+	b.do("restart")
+	at("new")
+	revoked("gone from the new place, over a restart", true)
+	at("third", second)
+	b.ring.Confirm(second, b.now)
+	revoked("superseded", false)
 }
 
 // Whatever is printed, logged, encoded or saved: material and CAKs are not in it.

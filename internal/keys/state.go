@@ -33,6 +33,9 @@ type State struct {
 	ConfirmedAt time.Time
 	// Used is how much of the time since then agents have measured when this was saved.
 	Used time.Duration
+	// Sources are where the channels had HighWater from, by Snapshot.Where; empty if
+	// unknown. What another place has never had was not revoked there.
+	Sources [2]string
 	// Seen is the material of every epoch that was offered to MKA and is not
 	// older than HighWater, as fingerprints, a's and b's: one CKN never names two
 	// CAKs, not even over a restart.
@@ -54,7 +57,7 @@ func (s State) Clone() State {
 func (s State) Merge(o State) State {
 	out := s.Clone()
 	if s.HighWater.Less(o.HighWater) {
-		out.HighWater, out.ConfirmedAt, out.Used, out.anchor = o.HighWater, o.ConfirmedAt, o.Used, o.anchor
+		out.HighWater, out.ConfirmedAt, out.Used, out.anchor, out.Sources = o.HighWater, o.ConfirmedAt, o.Used, o.anchor, o.Sources
 	}
 	if out.Seen == nil && o.Seen != nil {
 		out.Seen = make(map[Epoch][2]Fingerprint)
@@ -73,6 +76,7 @@ type stateFile struct {
 	// ConfirmedAt may be missing: nobody knew.
 	ConfirmedAt time.Time                `json:"confirmed_at,omitzero"`
 	UsedSeconds int64                    `json:"used_seconds,omitempty"`
+	Sources     *[2]string               `json:"sources,omitempty"`
 	Seen        map[Epoch][2]Fingerprint `json:"seen,omitempty"`
 }
 
@@ -149,6 +153,9 @@ func (s *Store) Load(link string) (State, error) {
 		return fail(fmt.Errorf("it says that the key was in use for %d seconds", f.UsedSeconds))
 	}
 	state := State{HighWater: f.HighWater, ConfirmedAt: f.ConfirmedAt, Used: time.Duration(f.UsedSeconds) * time.Second, Seen: f.Seen}
+	if f.Sources != nil {
+		state.Sources = *f.Sources
+	}
 	if f.Version == 1 {
 		state = state.paired()
 	}
@@ -177,7 +184,11 @@ func (s *Store) Save(link string, state State) error {
 		return err
 	}
 	path := s.Path(link)
-	text, err := json.MarshalIndent(stateFile{stateVersion, link, state.HighWater, state.ConfirmedAt, int64(state.Used / time.Second), state.Seen}, "", "  ")
+	f := stateFile{stateVersion, link, state.HighWater, state.ConfirmedAt, int64(state.Used / time.Second), nil, state.Seen}
+	if state.Sources != ([2]string{}) {
+		f.Sources = &state.Sources
+	}
+	text, err := json.MarshalIndent(f, "", "  ")
 	if err == nil {
 		err = os.MkdirAll(s.dir, 0o700)
 	}
