@@ -35,7 +35,7 @@ func Init(dir string, opts Options) (Entry, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return Entry{}, fmt.Errorf("making an identity: %w", err)
 	}
-	unlock, err := lock(dir)
+	unlock, err := keyfile.Lock(dir)
 	if err != nil {
 		return Entry{}, err
 	}
@@ -70,7 +70,7 @@ func Init(dir string, opts Options) (Entry, error) {
 		text = secret.New(s.encode(made))
 	}
 	defer text.Erase()
-	if err := keyfile.Replace(e.File, text.Bytes()); err != nil {
+	if err := keyfile.Create(e.File, text.Bytes()); err != nil {
 		return Entry{}, fmt.Errorf("writing an identity: %w", err)
 	}
 	// What was written is what is used later: it is read back before anybody is told
@@ -101,7 +101,7 @@ func Retire(dir string) (removed []Entry, err error) {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", dir, ErrNone)
 	}
-	unlock, err := lock(dir)
+	unlock, err := keyfile.Lock(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -144,24 +144,4 @@ func erase(path string) error {
 		return err
 	}
 	return os.Remove(path)
-}
-
-// lock takes a directory for whoever makes or removes identities.
-func lock(dir string) (unlock func(), err error) {
-	info, err := os.Lstat(dir)
-	if err != nil {
-		return nil, fmt.Errorf("opening the directory of identities: %w", err)
-	}
-	if err := keyfile.CheckDir(dir, info); err != nil {
-		return nil, err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return nil, fmt.Errorf("opening the directory of identities: %w", err)
-	}
-	if err := syscall.Flock(int(d.Fd()), syscall.LOCK_EX); err != nil {
-		_ = d.Close()
-		return nil, fmt.Errorf("locking the directory of identities %s: %w", dir, err)
-	}
-	return func() { _ = d.Close() }, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/lever-link/lever/internal/keys"
 	"github.com/lever-link/lever/internal/keys/dir"
+	"github.com/lever-link/lever/internal/keys/keyfile"
 	"github.com/lever-link/lever/inventory"
 )
 
@@ -38,11 +39,18 @@ func OpenDir(side keys.Side, root string) Channel { return &dirChannel{side: sid
 // Close implements Channel.
 func (d *dirChannel) Close() error { return nil }
 
-// Issue implements Channel. It goes on with the other links when one fails.
+// Issue implements Channel. It goes on with the other links when one fails. Of two
+// that issue at the same time the second is refused: it would count on from what the
+// first has not finished.
 func (d *dirChannel) Issue(ctx context.Context, r Request) (Result, error) {
 	if err := dir.Claim(d.root, d.side); err != nil {
 		return Result{}, err
 	}
+	unlock, err := keyfile.TryLock(d.root)
+	if err != nil {
+		return Result{}, fmt.Errorf("issuing channel %s: %w", d.side, err)
+	}
+	defer unlock()
 	links := r.Links
 	if len(links) == 0 {
 		links = d.links
@@ -168,6 +176,13 @@ func (d *dirChannel) Revoke(_ context.Context, t Target) (done []string, err err
 	if err != nil {
 		return nil, err
 	}
+	// Nothing is to be issued in between. It waits: it must not be given up because
+	// somebody issues.
+	unlock, err := keyfile.Lock(d.root)
+	if err != nil {
+		return nil, fmt.Errorf("revoking %s: %w", t, err)
+	}
+	defer unlock()
 	switch {
 	case t.Node != "":
 		links = slices.DeleteFunc(slices.Clone(d.links), func(l string) bool { return !slices.Contains(d.nodes[l], t.Node) })

@@ -1,6 +1,7 @@
 package issue_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/lever-link/lever/internal/issue"
 	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/internal/keys/keyfile"
 	"github.com/lever-link/lever/inventory"
 )
 
@@ -138,5 +140,34 @@ func TestOptions(t *testing.T) {
 		if _, err := open(t, dir, c.side, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v, want %q", c.o, err, c.want)
 		}
+	}
+}
+
+// While one issues, another is refused, and a revocation waits.
+func TestDirIsFilledByOne(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "out")
+	first, second := issue.OpenDir(keys.A, root), issue.OpenDir(keys.A, root)
+	var refused error
+	revoked := make(chan error, 1)
+	r := issue.Request{Links: []string{"nm"}, Count: 1}
+	r.Each = func(string, keys.Epoch, string) {
+		_, refused = second.Issue(t.Context(), issue.Request{Links: []string{"no"}, Count: 1})
+		go func() {
+			_, err := second.Revoke(t.Context(), issue.Target{Number: 1})
+			revoked <- err
+		}()
+	}
+	if _, err := first.Issue(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(refused, keyfile.ErrLocked) {
+		t.Errorf("a second issuer: %v", refused)
+	}
+	if err := <-revoked; err != nil {
+		t.Errorf("the revocation: %v", err)
+	}
+	rows, err := first.List(t.Context(), []string{"nm", "no"})
+	if err != nil || len(rows) != 2 || rows[0].State != "none" || rows[1].State != "none" {
+		t.Errorf("%v, %v", rows, err)
 	}
 }

@@ -79,11 +79,6 @@ func GenerateKey(path string) (PublicKey, error) {
 	fail := func(err error) (PublicKey, error) {
 		return PublicKey{}, fmt.Errorf("making a signer's key in %s: %w", path, err)
 	}
-	if _, err := os.Lstat(path); err == nil {
-		return fail(fmt.Errorf("%w; keys are never overwritten", fs.ErrExist))
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fail(err)
-	}
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return fail(err)
@@ -97,7 +92,11 @@ func GenerateKey(path string) (PublicKey, error) {
 	defer clear(der)
 	text := pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: der})
 	defer clear(text)
-	if err := keyfile.Replace(path, text); err != nil {
+	err = keyfile.Create(path, text)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return fail(fmt.Errorf("%w; keys are never overwritten", fs.ErrExist))
+	case err != nil:
 		return fail(err)
 	}
 	return k.Public(), nil

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -323,4 +324,36 @@ func FuzzParse(f *testing.F) {
 		_ = s.Decode("test", &fields)
 		_ = s.Intact()
 	})
+}
+
+// Of many that make a key in one file at the same time, one has made it, and it is the
+// one whose public part is told.
+func TestGenerateKeyAtTheSameTime(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "signing.pem")
+	var told [8]signed.PublicKey
+	var errs [8]error
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() { told[i], errs[i] = signed.GenerateKey(path) })
+	}
+	wg.Wait()
+	k, err := signed.ReadKey(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Erase()
+	won := 0
+	for i, err := range errs {
+		switch {
+		case err == nil:
+			if won++; told[i] != k.Public() {
+				t.Errorf("told %s, and the file has %s", told[i], k.Public())
+			}
+		case !errors.Is(err, fs.ErrExist):
+			t.Error(err)
+		}
+	}
+	if won != 1 {
+		t.Errorf("%d have made it", won)
+	}
 }

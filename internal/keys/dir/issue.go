@@ -30,7 +30,12 @@ func Claim(root string, side keys.Side) error {
 	if err != nil || marked {
 		return err
 	}
-	if err := keyfile.Replace(filepath.Join(root, sideMark), []byte(side.String()+"\n")); err != nil {
+	err = keyfile.Create(filepath.Join(root, sideMark), []byte(side.String()+"\n"))
+	switch {
+	case errors.Is(err, fs.ErrExist): // somebody else claimed it just now
+		_, err = CheckSide(root, side)
+		return err
+	case err != nil:
 		return fmt.Errorf("preparing channel %s in %s: %w", side, root, err)
 	}
 	return nil

@@ -15,16 +15,15 @@ import (
 // before it appears under its name. It never replaces a file: a key that others
 // may already have is reissued under another name, not changed.
 func Write(path string, key secret.Key) error {
-	if _, err := os.Lstat(path); err == nil {
-		return fmt.Errorf("writing key file %s: %w; keys are never overwritten", path, fs.ErrExist)
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("writing key file: %w", err)
-	}
 	text := make([]byte, 2*key.Len()+1)
 	defer clear(text)
 	hex.Encode(text, key.Bytes())
 	text[len(text)-1] = '\n'
-	if err := Replace(path, text); err != nil {
+	err := Create(path, text)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("writing key file %s: %w; keys are never overwritten", path, fs.ErrExist)
+	case err != nil:
 		return fmt.Errorf("writing key file: %w", err)
 	}
 	return nil
@@ -33,21 +32,31 @@ func Write(path string, key secret.Key) error {
 // Replace makes text the content of path, mode 0600, such that a crash leaves
 // the old file or the new one: temporary file, fsync, rename, fsync of the
 // directory. The temporary name starts with a dot and ends in .tmp.
-func Replace(path string, text []byte) error { return replace(path, text, 0o600) }
+func Replace(path string, text []byte) error { return write(path, text, 0o600, os.Rename) }
 
 // Publish is Replace for what anybody may read: mode 0644, whatever the umask.
-func Publish(path string, text []byte) error { return replace(path, text, 0o644) }
+func Publish(path string, text []byte) error { return write(path, text, 0o644, os.Rename) }
 
-func replace(path string, text []byte, mode fs.FileMode) (err error) {
+// Create is Replace for a path at which nothing is yet: of two that write there at
+// the same time one gets an error that is fs.ErrExist, and changes nothing.
+func Create(path string, text []byte) error { return write(path, text, 0o600, link) }
+
+// CreatePublic is Create for what anybody may read.
+func CreatePublic(path string, text []byte) error { return write(path, text, 0o644, link) }
+
+// write writes a temporary file and gives it its name by publish.
+func write(path string, text []byte, mode fs.FileMode, publish func(from, to string) error) (err error) {
+	dir := filepath.Dir(path)
 	// CreateTemp makes files with mode 0600.
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.tmp")
 	if err != nil {
-		return err
+		return about(dir, err)
 	}
 	defer func() {
 		if err != nil {
 			_ = f.Close()
 			_ = os.Remove(f.Name())
+			err = about(path, err)
 		}
 	}()
 	if _, err = f.Write(text); err != nil {
@@ -62,10 +71,38 @@ func replace(path string, text []byte, mode fs.FileMode) (err error) {
 	if err = f.Close(); err != nil {
 		return err
 	}
-	if err = os.Rename(f.Name(), path); err != nil {
+	if err = publish(f.Name(), path); err != nil {
 		return err
 	}
-	return SyncDir(filepath.Dir(path))
+	return SyncDir(dir)
+}
+
+// about gives an error the path that the caller knows, instead of a temporary one.
+func about(path string, err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return &fs.PathError{Op: e.Op, Path: path, Err: e.Err}
+	}
+	if e, ok := errors.AsType[*os.LinkError](err); ok {
+		return &fs.PathError{Op: e.Op, Path: path, Err: e.Err}
+	}
+	return err
+}
+
+// link gives a file another name that is not there yet, instead of its own. Unlike
+// rename, link(2) replaces nothing; where a file system has no links, there is
+// renameat2.
+func link(from, to string) error {
+	err := os.Link(from, to)
+	switch {
+	case err == nil:
+		return os.Remove(from)
+	case errors.Is(err, fs.ErrExist):
+		return err
+	}
+	if err := renameNew(from, to); !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return err
 }
 
 // SyncDir makes the names in a directory durable.
