@@ -81,17 +81,20 @@ func (t *keysTarget) open() (issue.Channel, error) {
 	return issue.Open(t.side, t.inv, t.options)
 }
 
-// check refuses links that take no keys from the channels.
-func (t *keysTarget) check(named []string) error {
-	if t.inv == nil {
-		return nil
-	}
-	for _, id := range named {
-		if !slices.ContainsFunc(t.inv.KeyedLinks(), func(l *inventory.Link) bool { return l.ID == id }) {
-			return fmt.Errorf("link %q takes no keys from the channels: in %s it is unknown, external, or not to be encrypted; see lever check", id, t.inventory)
+// links are the ids of those named. Links that take no keys from the channels are
+// refused.
+func (t *keysTarget) links(words []string) (ids []string, err error) {
+	for _, word := range words {
+		id, err := named(linkKind, word)
+		if err != nil {
+			return nil, err
 		}
+		if t.inv != nil && !slices.ContainsFunc(t.inv.KeyedLinks(), func(l *inventory.Link) bool { return l.ID == id }) {
+			return nil, fmt.Errorf("link %q takes no keys from the channels: in %s it is unknown, external, or not to be encrypted; see lever check", id, t.inventory)
+		}
+		ids = append(ids, id)
 	}
-	return nil
+	return ids, nil
 }
 
 func newKeysIssueCommand() *cobra.Command {
@@ -121,25 +124,30 @@ alone: both ends combine it with what the other channel has.`,
   lever keys issue --channel a --inventory net.yaml --issuer /secure/issuer-a --epochs 3
   lever keys issue --channel b --inventory net.yaml --certificate issuer.pem --key issuer.key
   lever keys issue --channel a --inventory net.yaml --reissue 42 fra1-ams1-017`,
-		RunE: func(cmd *cobra.Command, named []string) (err error) {
+		RunE: func(cmd *cobra.Command, words []string) (err error) {
 			if t.inventory == "" {
 				return errors.New("--inventory is missing: it says which links need keys")
 			}
 			if epochs < 1 || epochs > 1000 {
 				return fmt.Errorf("--epochs %d: issue between 1 and 1000 at a time", epochs)
 			}
-			r := issue.Request{Links: named}
+			var r issue.Request
 			if reissue != "" {
-				if r.Reissue, _, err = parseEpochArg(reissue); err != nil {
+				number, exact, err := parseEpochArg(reissue)
+				if err == nil && !exact.IsZero() {
+					err = fmt.Errorf("epoch %s: write the number alone, %d: it gets the generation that follows its last", exact, number)
+				}
+				if err != nil {
 					return fmt.Errorf("--reissue: %w", err)
 				}
+				r.Reissue = number
 			}
 			channel, err := t.open()
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, channel.Close()) }()
-			if err := t.check(named); err != nil {
+			if r.Links, err = t.links(words); err != nil {
 				return err
 			}
 			if len(t.inv.KeyedLinks()) == 0 {
@@ -215,7 +223,11 @@ func progress(out io.Writer) func(done, total int) {
 }
 
 // parseEpochArg reads NUMBER or NUMBER.GENERATION; exact is zero for the former.
-func parseEpochArg(s string) (number uint64, exact keys.Epoch, err error) {
+func parseEpochArg(word string) (number uint64, exact keys.Epoch, err error) {
+	s, err := named(epochKind, word)
+	if err != nil {
+		return 0, keys.Epoch{}, err
+	}
 	if strings.Contains(s, ".") {
 		e, err := keys.ParseEpoch(s)
 		return e.Number, e, err

@@ -22,7 +22,7 @@ func newKeysListCommand() *cobra.Command {
 		Long: `Show what a channel holds for each link, and what is wrong with it. Material is
 not shown; its fingerprint tells whether two ends have the same: compare it for
 one channel, link and epoch between them.`,
-		RunE: func(cmd *cobra.Command, named []string) (err error) {
+		RunE: func(cmd *cobra.Command, words []string) (err error) {
 			if output != "table" && output != "json" {
 				return fmt.Errorf("--output %q: it is table or json", output)
 			}
@@ -31,10 +31,11 @@ one channel, link and epoch between them.`,
 				return err
 			}
 			defer func() { err = errors.Join(err, channel.Close()) }()
-			if err := t.check(named); err != nil {
+			links, err := t.links(words)
+			if err != nil {
 				return err
 			}
-			rows, err := channel.List(cmd.Context(), named)
+			rows, err := channel.List(cmd.Context(), links)
 			if err != nil {
 				return err
 			}

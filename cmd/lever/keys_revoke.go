@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,7 +24,8 @@ NODE is a node of the inventory: all that it has, and all that the far ends of i
 links have for these; nothing is issued for it any more. Then take it out of the
 inventory, so that segments which it shared with more than one other get new keys.
 LINK is a link of the inventory: all of its epochs. EPOCH is a number, for all of
-its generations, or NUMBER.GENERATION; of the links given, or of all.`,
+its generations, or NUMBER.GENERATION; of the links given, or of all. Where a name
+could be more than one of these, write node:NAME, link:NAME or epoch:NUMBER.`,
 		Example: `  lever keys revoke --channel b --inventory net.yaml --certificate issuer.pem --key issuer.key fra1-r1
   lever keys revoke --channel a --dir keys/a 42.0 fra1-ams1-017`,
 		Args: cobra.MinimumNArgs(1),
@@ -48,35 +50,77 @@ its generations, or NUMBER.GENERATION; of the links given, or of all.`,
 	return cmd
 }
 
+// The prefixes that say what a word names. Names in an inventory have no colon.
+const (
+	nodeKind  = "node"
+	linkKind  = "link"
+	epochKind = "epoch"
+)
+
+// cutKind takes the prefix from a word; kind is empty when there is none.
+func cutKind(word string) (kind, name string) {
+	for _, kind := range []string{nodeKind, linkKind, epochKind} {
+		if name, ok := strings.CutPrefix(word, kind+":"); ok {
+			return kind, name
+		}
+	}
+	return "", word
+}
+
+// named takes the prefix from a word that can name one kind of thing only.
+func named(kind, word string) (string, error) {
+	if k, name := cutKind(word); k == "" || k == kind {
+		return name, nil
+	}
+	return "", fmt.Errorf("%q: here is a %s to be named", word, kind)
+}
+
 // target finds what a word names.
 func (t *keysTarget) target(word string, links []string) (issue.Target, error) {
-	var node, link bool
-	if t.inv != nil {
-		node = t.inv.Nodes[word] != nil
-		link = slices.ContainsFunc(t.inv.Links, func(l *inventory.Link) bool { return l.ID == word })
+	kind, name := cutKind(word)
+	var is []string // what it may be
+	if t.inv != nil && t.inv.Nodes[name] != nil {
+		is = append(is, nodeKind)
 	}
-	number, exact, err := parseEpochArg(word)
+	if t.inv != nil && slices.ContainsFunc(t.inv.Links, func(l *inventory.Link) bool { return l.ID == name }) {
+		is = append(is, linkKind)
+	}
+	number, exact, err := parseEpochArg(name)
+	if err == nil {
+		is = append(is, epochKind)
+	}
 	switch {
-	case node && link, node && err == nil, link && err == nil:
-		return issue.Target{}, fmt.Errorf("%q names more than one of a node, a link and an epoch in %s: write an epoch as NUMBER.GENERATION", word, t.inventory)
-	case (node || link) && len(links) > 0:
-		return issue.Target{}, fmt.Errorf("%q is not an epoch, and so takes no links after it", word)
-	case node:
-		return issue.Target{Node: word}, nil
-	case link:
-		if err := t.check([]string{word}); err != nil {
-			return issue.Target{}, err
-		}
-		return issue.Target{Link: word}, nil
-	case err != nil && t.inv != nil:
+	case kind != "":
+	case len(is) > 1:
+		return issue.Target{}, fmt.Errorf("%q names more than one thing in %s: write which, %s:%s", word, t.inventory, strings.Join(is, ":"+name+" or "), name)
+	case len(is) == 1:
+		kind = is[0]
+	case t.inv != nil:
 		return issue.Target{}, fmt.Errorf("%q is neither a node nor a link of %s, nor an epoch: %w", word, t.inventory, err)
-	case err != nil:
+	default:
 		return issue.Target{}, err
 	}
-	if err := t.check(links); err != nil {
+	if kind != epochKind && len(links) > 0 {
+		return issue.Target{}, fmt.Errorf("%q is not an epoch, and so takes no links after it", word)
+	}
+	switch kind {
+	case nodeKind:
+		if t.inv == nil {
+			return issue.Target{}, errors.New("--inventory is missing: it says which nodes there are")
+		}
+		if !slices.Contains(is, nodeKind) {
+			return issue.Target{}, fmt.Errorf("there is no node %q in the inventory %s", name, t.inventory)
+		}
+		return issue.Target{Node: name}, nil
+	case linkKind:
+		_, err := t.links([]string{name})
+		return issue.Target{Link: name}, err
+	}
+	if err != nil {
 		return issue.Target{}, err
 	}
-	return issue.Target{Number: number, Exact: exact, Links: links}, nil
+	links, err = t.links(links)
+	return issue.Target{Number: number, Exact: exact, Links: links}, err
 }
 
 func newKeysReadmitCommand() *cobra.Command {
@@ -97,10 +141,14 @@ keys, with the next lever keys issue.`,
 				return err
 			}
 			defer func() { err = errors.Join(err, channel.Close()) }()
-			if t.inv.Nodes[args[0]] == nil {
-				return fmt.Errorf("there is no node %q in %s", args[0], t.inventory)
+			node, err := named(nodeKind, args[0])
+			if err != nil {
+				return err
 			}
-			done, err := channel.Readmit(cmd.Context(), args[0])
+			if t.inv.Nodes[node] == nil {
+				return fmt.Errorf("there is no node %q in %s", node, t.inventory)
+			}
+			done, err := channel.Readmit(cmd.Context(), node)
 			if err == nil {
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), done)
 			}
