@@ -167,7 +167,24 @@ func (d *dirChannel) Verify(ctx context.Context) (looked int, problems []string,
 		}
 		looked++
 	}
-	return looked, problems, err
+	marked, markErr := d.marked(rows)
+	return looked, append(problems, marked...), errors.Join(err, markErr)
+}
+
+// marked are the keys that are there although a mark says that they were revoked: the
+// revocation was interrupted, or somebody has put them back.
+func (d *dirChannel) marked(rows []Row) (problems []string, err error) {
+	gone := map[string][]keys.Epoch{}
+	for _, r := range rows {
+		if _, ok := gone[r.Link]; !ok {
+			marks, e := dir.Revoked(d.root, r.Link)
+			gone[r.Link], err = marks, errors.Join(err, e)
+		}
+		if slices.ContainsFunc(gone[r.Link], func(e keys.Epoch) bool { return e.String() == r.Epoch }) {
+			problems = append(problems, r.File+": it was revoked, and is there all the same; revoke it again")
+		}
+	}
+	return problems, err
 }
 
 // Revoke implements Channel.
@@ -195,13 +212,20 @@ func (d *dirChannel) Revoke(_ context.Context, t Target) (done []string, err err
 	case len(t.Links) > 0:
 		links = t.Links
 	}
+	wanted := func(e keys.Epoch) bool {
+		return (t.Number == 0 || e.Number == t.Number) && (t.Exact.IsZero() || e == t.Exact)
+	}
 	var errs []error
+	already := false
 	for _, link := range links {
+		marks, err := dir.Revoked(d.root, link)
+		errs = append(errs, err)
+		already = already || slices.ContainsFunc(marks, wanted)
 		issued, err := dir.Issued(d.root, link)
 		errs = append(errs, err)
 		slices.SortFunc(issued, keys.Epoch.Compare)
 		for _, e := range issued {
-			if t.Number != 0 && e.Number != t.Number || !t.Exact.IsZero() && e != t.Exact {
+			if !wanted(e) {
 				continue
 			}
 			existed, err := dir.Revoke(d.root, link, e)
@@ -213,6 +237,9 @@ func (d *dirChannel) Revoke(_ context.Context, t Target) (done []string, err err
 	}
 	if err := errors.Join(errs...); err != nil || len(done) > 0 {
 		return done, err
+	}
+	if already {
+		return []string{alreadyRevoked(t)}, nil
 	}
 	return nil, fmt.Errorf("revoking %s: none of the links (%s) has it in %s; see lever keys list", t, strings.Join(links, ", "), d.root)
 }

@@ -70,6 +70,9 @@ func (e *etcdChannel) Issue(ctx context.Context, r Request) (Result, error) {
 	if p.Repaired > 0 {
 		res.Notes = append(res.Notes, fmt.Sprintf("%d were missing at some of their nodes, and were copied there", p.Repaired))
 	}
+	if p.Replaced > 0 {
+		res.Notes = append(res.Notes, fmt.Sprintf("%d epochs of links whose nodes have changed were replaced by others: %d values are gone", p.Replaced, p.Keys))
+	}
 	if p.Revoked > 0 {
 		res.Warnings = append(res.Warnings, fmt.Sprintf("%d are not issued, for a node of theirs was revoked; take it out of the inventory", p.Revoked))
 	}
@@ -103,6 +106,10 @@ func rowOf(x etcd.Entry) Row {
 func (e *etcdChannel) Verify(ctx context.Context) (looked int, problems []string, err error) {
 	looked, wrong, err := e.admin.Verify(ctx, e.links)
 	for _, x := range wrong {
+		if x.State == etcd.Absent {
+			problems = append(problems, x.Link+": "+x.Detail)
+			continue
+		}
 		problems = append(problems, fmt.Sprintf("epoch %s of link %s: %s: %s", x.Epoch, x.Link, x.State, x.Detail))
 	}
 	return looked, problems, err
@@ -115,7 +122,11 @@ func (e *etcdChannel) Revoke(ctx context.Context, t Target) (done []string, err 
 		if err != nil {
 			return nil, err
 		}
-		done = append(done, fmt.Sprintf("revoked %s: %d values of %d links are gone", t, p.Keys, p.Revoked))
+		if p.Already > 0 && p.Keys == 0 {
+			done = append(done, alreadyRevoked(t))
+		} else {
+			done = append(done, fmt.Sprintf("revoked %s: %d values of %d links are gone", t, p.Keys, p.Revoked))
+		}
 		switch existed, err := e.admin.RevokeAccess(ctx, t.Node); {
 		case errors.Is(err, etcd.ErrDenied):
 			done = append(done, "its certificate still opens what is left beneath its name, which is nothing; to take that away too, give root's certificate")
@@ -134,10 +145,13 @@ func (e *etcdChannel) Revoke(ctx context.Context, t Target) (done []string, err 
 		links = e.of([]string{t.Link})
 	}
 	p, err := e.admin.Revoke(ctx, links, match, nil)
-	if err == nil && p.Revoked == 0 {
-		err = fmt.Errorf("revoking %s: none of the links has it; see lever keys list", t)
+	switch {
+	case err == nil && p.Revoked == 0 && p.Already == 0:
+		return nil, fmt.Errorf("revoking %s: none of the links has it; see lever keys list", t)
+	case err == nil && p.Revoked == 0:
+		return []string{alreadyRevoked(t)}, nil
 	}
-	return append(done, fmt.Sprintf("revoked %s: %d values of %d links are gone", t, p.Keys, p.Revoked)), err
+	return []string{fmt.Sprintf("revoked %s: %d values of %d links are gone", t, p.Keys, p.Revoked)}, err
 }
 
 // Readmit implements Channel.

@@ -86,6 +86,11 @@ func (t Target) String() string {
 	return fmt.Sprintf("epoch %d", t.Number)
 }
 
+// alreadyRevoked is said when a revocation is given again that was carried out.
+func alreadyRevoked(t Target) string {
+	return t.String() + " was revoked already: there is nothing left of it"
+}
+
 // Row is one key that a channel holds.
 type Row struct {
 	Link        string    `json:"link"`

@@ -40,6 +40,13 @@ func FileName(e keys.Epoch) string { return e.String() + suffix }
 // number is not issued a second time with other material.
 func tombstone(e keys.Epoch) string { return "." + e.String() + revoked }
 
+// parseTombstone reads what tombstone writes.
+func parseTombstone(name string) (keys.Epoch, bool) {
+	base, ok := strings.CutSuffix(name, revoked)
+	e, err := keys.ParseEpoch(strings.TrimPrefix(base, "."))
+	return e, ok && err == nil && name == tombstone(e)
+}
+
 // ignored names are no key files and no findings either: files on their way in,
 // and marks of ours.
 func ignored(name string) bool {

@@ -147,6 +147,21 @@ func Issued(root, link string) ([]keys.Epoch, error) {
 	return used, err
 }
 
+// Revoked are the epochs of a link of which the directory has a mark that they were
+// revoked.
+func Revoked(root, link string) (epochs []keys.Epoch, err error) {
+	entries, err := os.ReadDir(filepath.Join(root, link))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, n := range entries {
+		if e, ok := parseTombstone(n.Name()); ok {
+			epochs = append(epochs, e)
+		}
+	}
+	return epochs, nil
+}
+
 // prepare makes the link's directory and returns every epoch ever issued in it.
 func prepare(root, link string) ([]keys.Epoch, error) {
 	fail := func(err error) ([]keys.Epoch, error) {
@@ -188,11 +203,9 @@ func names(root, link string, withRevoked bool) ([]keys.Epoch, error) {
 	var epochs []keys.Epoch
 	for _, n := range entries {
 		base, ok := strings.CutSuffix(n.Name(), suffix)
-		if !ok && withRevoked {
-			base, ok = strings.CutSuffix(n.Name(), revoked)
-			base = strings.TrimPrefix(base, ".")
-		}
 		if e, err := keys.ParseEpoch(base); ok && err == nil {
+			epochs = append(epochs, e)
+		} else if e, ok := parseTombstone(n.Name()); ok && withRevoked {
 			epochs = append(epochs, e)
 		}
 	}

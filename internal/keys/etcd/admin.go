@@ -221,7 +221,7 @@ func (a *Admin) pages(ctx context.Context, prefix string, namesOnly bool, each f
 
 // epochsOf are the epochs of a link that its nodes have, and those that were revoked.
 func (a *Admin) epochsOf(ctx context.Context, l LinkSpec) (have map[keys.Epoch][]string, revoked map[keys.Epoch]bool, err error) {
-	have, revoked = make(map[keys.Epoch][]string), make(map[keys.Epoch]bool)
+	have = make(map[keys.Epoch][]string)
 	for _, node := range l.Nodes {
 		err := a.pages(ctx, a.names.link(node, l.ID), true, func(name string, _ []byte) {
 			if at, err := a.names.parse(name); err == nil {
@@ -232,10 +232,17 @@ func (a *Admin) epochsOf(ctx context.Context, l LinkSpec) (have map[keys.Epoch][
 			return nil, nil, err
 		}
 	}
-	err = a.pages(ctx, a.names.revoked(l.ID), true, func(name string, _ []byte) {
+	revoked, err = a.marks(ctx, l)
+	return have, revoked, err
+}
+
+// marks are the epochs of a link that were revoked.
+func (a *Admin) marks(ctx context.Context, l LinkSpec) (map[keys.Epoch]bool, error) {
+	revoked := make(map[keys.Epoch]bool)
+	err := a.pages(ctx, a.names.revoked(l.ID), true, func(name string, _ []byte) {
 		if e, err := keys.ParseEpoch(name[len(a.names.revoked(l.ID)):]); err == nil {
 			revoked[e] = true
 		}
 	})
-	return have, revoked, err
+	return revoked, err
 }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"sync"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -42,6 +44,10 @@ const maxRevoked = 64
 // any moment, without a duplicate or a gap. Links of nodes that were revoked get
 // nothing.
 //
+// What was issued when a link had other nodes is bound to these. The link gets the
+// next generation of it, and then the former one is deleted everywhere, also at nodes
+// that have left.
+//
 // A link that cannot be issued for does not hold up the others; the error tells of
 // the first ones. Progress is called from one goroutine at a time and may be nil.
 func (a *Admin) Issue(ctx context.Context, links []LinkSpec, numbers []uint64, o Options, progress func(Progress)) (Progress, error) {
@@ -52,8 +58,14 @@ func (a *Admin) Issue(ctx context.Context, links []LinkSpec, numbers []uint64, o
 	if err != nil {
 		return Progress{}, err
 	}
+	others, err := a.strangers(ctx, links)
+	if err != nil {
+		return Progress{}, err
+	}
+	var mu sync.Mutex
+	changed, whole := make(map[string]bool), make(map[string]int)
 	total := len(links) * len(numbers)
-	return a.work(ctx, "issuing", total, o.Workers, progress, func(ctx context.Context, i int) (outcome, error) {
+	p, err := a.work(ctx, "issuing", total, o.Workers, progress, func(ctx context.Context, i int) (outcome, error) {
 		// Number by number, so that all links have the next epoch before one has the
 		// one after.
 		l, err := spec(links[i%len(links)])
@@ -65,12 +77,31 @@ func (a *Admin) Issue(ctx context.Context, links []LinkSpec, numbers []uint64, o
 		}
 		e := keys.Epoch{Number: numbers[i/len(links)]}
 		for ; e.Generation < maxRevoked; e.Generation++ {
-			if done, err := a.issue(ctx, l, e, o); err != nil || done != revoked {
+			if others[l.ID][e] != nil {
+				continue
+			}
+			done, err := a.issue(ctx, l, e, o)
+			if forOtherNodes(err) {
+				mu.Lock()
+				changed[l.ID] = true
+				mu.Unlock()
+				continue
+			}
+			if err == nil && done != revoked {
+				mu.Lock()
+				whole[l.ID]++
+				mu.Unlock()
+			}
+			if err != nil || done != revoked {
 				return done, err
 			}
 		}
 		return 0, fmt.Errorf("issuing epoch %d of link %q: it was revoked %d times; wait for the next one", e.Number, l.ID, maxRevoked)
 	})
+	// The former keys of a link stay until it has all of the others.
+	links = slices.DeleteFunc(slices.Clone(links), func(l LinkSpec) bool { return whole[l.ID] < len(numbers) })
+	err = errors.Join(err, a.replace(ctx, links, others, changed, &p))
+	return p, err
 }
 
 // Reissue writes new random material for a number under the generation that follows
@@ -81,6 +112,10 @@ func (a *Admin) Reissue(ctx context.Context, links []LinkSpec, number uint64, o 
 		return Progress{}, err
 	}
 	gone, err := a.RevokedNodes(ctx)
+	if err != nil {
+		return Progress{}, err
+	}
+	others, err := a.strangers(ctx, links)
 	if err != nil {
 		return Progress{}, err
 	}
@@ -106,6 +141,9 @@ func (a *Admin) Reissue(ctx context.Context, links []LinkSpec, number uint64, o 
 			note(e)
 		}
 		for e := range marked {
+			note(e)
+		}
+		for e := range others[l.ID] {
 			note(e)
 		}
 		if !found {

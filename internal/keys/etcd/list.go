@@ -32,6 +32,8 @@ const (
 	Refused State = "refused"
 	// RevokedState is one that was revoked.
 	RevokedState State = "revoked"
+	// Absent is a link that has no value at all; it has no epoch.
+	Absent State = "absent"
 )
 
 // Entry is an epoch of a link as the cluster has it. It holds no material.
@@ -130,18 +132,25 @@ func (e *Entry) take(at place, text []byte, nodes []string, now time.Time) {
 }
 
 // Verify lists the epochs with which something is wrong: a value that a node will
-// refuse, ends of a link that have different values or none, a time that is over.
-// Names beneath the prefix that are none of ours come as entries without an epoch.
-// It returns how many epochs it has looked at.
+// refuse, ends of a link that have different values or none, a time that is over, a
+// link without any value. Names beneath the prefix that are none of ours come as
+// entries without an epoch. It returns how many epochs it has looked at.
 func (a *Admin) Verify(ctx context.Context, links []LinkSpec) (looked int, wrong []Entry, err error) {
 	all, err := a.List(ctx, links)
 	if err != nil {
 		return 0, nil, err
 	}
+	bare := byLink(links)
 	for _, e := range all {
+		if len(e.Nodes) > 0 {
+			delete(bare, e.Link)
+		}
 		if e.State != Complete && e.State != RevokedState {
 			wrong = append(wrong, e)
 		}
+	}
+	for _, link := range slices.Sorted(maps.Keys(bare)) {
+		wrong = append(wrong, Entry{Link: link, State: Absent, Detail: "no key has been issued"})
 	}
 	strange := make(map[string]bool)
 	err = a.pages(ctx, a.names.nodes(), true, func(name string, _ []byte) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -16,63 +17,54 @@ import (
 // otherwise.
 const maxOps = 128
 
-// Revoke deletes the epochs of links that match, at all of their nodes at once, and
-// leaves marks, so that they are not issued again. Nil matches all of them.
-// Progress.Revoked counts the links that had any, Present those that had none.
+// Revoke deletes the epochs of links that match, at all nodes that have them at once,
+// also at such as are no longer on the link, and leaves marks, so that they are not
+// issued again. Nil matches all of them. Progress.Revoked counts the links that had
+// any, Present those that had none, and Already those of which all was revoked before.
 func (a *Admin) Revoke(ctx context.Context, links []LinkSpec, match func(keys.Epoch) bool, progress func(Progress)) (Progress, error) {
-	return a.workKeys(ctx, "revoking", len(links), 0, progress, func(ctx context.Context, i int) (outcome, int, error) {
+	if match == nil {
+		match = func(keys.Epoch) bool { return true }
+	}
+	specs := byLink(links)
+	have, err := a.holders(ctx, func(at place) bool {
+		_, ok := specs[at.link]
+		return ok && match(at.epoch)
+	})
+	if err != nil {
+		return Progress{}, err
+	}
+	return a.revoke(ctx, links, have, match, progress)
+}
+
+// revoke deletes of links what is given of them.
+func (a *Admin) revoke(ctx context.Context, links []LinkSpec, have holders, match func(keys.Epoch) bool, progress func(Progress)) (Progress, error) {
+	var already atomic.Int64
+	p, err := a.workKeys(ctx, "revoking", len(links), 0, progress, func(ctx context.Context, i int) (outcome, int, error) {
 		l, err := spec(links[i])
 		if err != nil {
 			return 0, 0, err
 		}
-		n, err := a.revoke(ctx, l, match)
+		n, err := a.erase(ctx, l, have[l.ID])
 		if err != nil {
 			return 0, n, fmt.Errorf("revoking keys of link %q: %w", l.ID, err)
 		}
-		if n == 0 {
-			return present, 0, nil
+		if n > 0 {
+			return revoked, n, nil
 		}
-		return revoked, n, nil
+		marks, err := a.marks(ctx, l)
+		if err != nil {
+			return 0, 0, fmt.Errorf("revoking keys of link %q: %w", l.ID, err)
+		}
+		for e := range marks {
+			if match(e) {
+				already.Add(1)
+				break
+			}
+		}
+		return present, 0, nil
 	})
-}
-
-// revoke deletes a link's epochs and returns how many values there were.
-func (a *Admin) revoke(ctx context.Context, l LinkSpec, match func(keys.Epoch) bool) (deleted int, err error) {
-	have, _, err := a.epochsOf(ctx, l)
-	if err != nil {
-		return 0, err
-	}
-	var ops []clientv3.Op
-	flush := func() error {
-		if len(ops) == 0 {
-			return nil
-		}
-		err := a.persist(ctx, "deleting keys of link "+l.ID, func(ctx context.Context) error {
-			answer, err := a.client.Txn(ctx).Then(ops...).Commit()
-			if err == nil {
-				deleted += countDeleted(answer.Responses)
-			}
-			return err
-		})
-		ops = nil
-		return err
-	}
-	for e := range have {
-		if match != nil && !match(e) {
-			continue
-		}
-		if len(ops)+1+len(l.Nodes) > maxOps {
-			if err := flush(); err != nil {
-				return deleted, err
-			}
-		}
-		// Mark and deletion together: a crash in between would free the number.
-		ops = append(ops, clientv3.OpPut(a.names.mark(l.ID, e), "revoked "+stamp(a.cfg.Now())+"\n"))
-		for _, node := range l.Nodes {
-			ops = append(ops, clientv3.OpDelete(a.names.key(node, l.ID, e)))
-		}
-	}
-	return deleted, flush()
+	p.Already = int(already.Load())
+	return p, err
 }
 
 func countDeleted(found []*pb.ResponseOp) (n int) {
@@ -84,23 +76,39 @@ func countDeleted(found []*pb.ResponseOp) (n int) {
 
 // RevokeNode deletes every key of the links that the node is on, at all of their
 // ends, and whatever else the node has, and leaves a mark so that nothing is issued
-// for these links any more until Readmit. The links are those of the inventory as it
-// was with the node; others are left alone. Its access is for RevokeAccess, which
+// for these links any more until Readmit. The links are those of the inventory; others
+// are left alone. Progress.Already is 1 if the node was revoked before. Its access is for RevokeAccess, which
 // takes root's certificate.
 func (a *Admin) RevokeNode(ctx context.Context, node string, links []LinkSpec, progress func(Progress)) (Progress, error) {
 	if err := validName("node", node); err != nil {
 		return Progress{}, err
 	}
 	// The mark first: nothing is to be issued in between.
+	again := false
 	err := a.persist(ctx, "marking node "+node, func(ctx context.Context) error {
-		_, err := a.client.Put(ctx, a.names.goneNode(node), "revoked "+stamp(a.cfg.Now())+"\n")
+		answer, err := a.client.Put(ctx, a.names.goneNode(node), "revoked "+stamp(a.cfg.Now())+"\n", clientv3.WithPrevKV())
+		if err == nil {
+			again = answer.PrevKv != nil
+		}
 		return err
 	})
 	if err != nil {
 		return Progress{}, fmt.Errorf("revoking node %q: %w", node, err)
 	}
-	own := slices.DeleteFunc(slices.Clone(links), func(l LinkSpec) bool { return !slices.Contains(l.Nodes, node) })
-	p, err := a.Revoke(ctx, own, nil, progress)
+	specs := byLink(links)
+	have, err := a.holders(ctx, func(at place) bool {
+		l, ok := specs[at.link]
+		return ok && (at.node == node || slices.Contains(l.Nodes, node))
+	})
+	if err != nil {
+		return Progress{}, fmt.Errorf("revoking node %q: %w", node, err)
+	}
+	// Of a link that the node has left, the far ends may still use what it has.
+	own := slices.DeleteFunc(slices.Clone(links), func(l LinkSpec) bool { return have[l.ID] == nil && !slices.Contains(l.Nodes, node) })
+	p, err := a.revoke(ctx, own, have, func(keys.Epoch) bool { return true }, progress)
+	if p.Already = 0; again {
+		p.Already = 1
+	}
 	if err != nil {
 		return p, fmt.Errorf("revoking node %q: %w", node, err)
 	}

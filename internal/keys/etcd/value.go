@@ -3,6 +3,7 @@ package etcd
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -28,13 +29,16 @@ type Refusal struct {
 	Code health.Code
 	// Detail is what was found.
 	Detail string
+	// otherNodes is a value that is in order, but was issued when the link had other
+	// nodes than now.
+	otherNodes bool
 }
 
 // Error implements error.
 func (r *Refusal) Error() string { return "the value is refused: " + r.Detail }
 
 func refuse(code health.Code, format string, args ...any) error {
-	return &Refusal{code, fmt.Sprintf(format, args...)}
+	return &Refusal{Code: code, Detail: fmt.Sprintf(format, args...)}
 }
 
 // value is pre-key material with what it is bound to:
@@ -168,13 +172,19 @@ func (v value) check(at place, nodes []string, now time.Time) error {
 	case at.node != "" && !slices.Contains(v.nodes, at.node):
 		return swapped("its text is not for node %s", at.node)
 	case nodes != nil && !slices.Equal(v.nodes, nodes):
-		return swapped("its text is for other nodes than those of link %s in the inventory", at.link)
+		return &Refusal{Code: health.EtcdValueSwapped, Detail: "its text is for other nodes than those of link " + at.link + " in the inventory", otherNodes: true}
 	case !v.issued.Before(v.expires):
 		return refuse(health.EtcdValueStale, "it ends on %s, before it was issued", stamp(v.expires))
 	case !now.Before(v.expires):
 		return refuse(health.EtcdValueStale, "it ended on %s", stamp(v.expires))
 	}
 	return nil
+}
+
+// forOtherNodes tells a value that was issued when its link had other nodes.
+func forOtherNodes(err error) bool {
+	refused, ok := errors.AsType[*Refusal](err)
+	return ok && refused.otherNodes
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

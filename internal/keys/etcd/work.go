@@ -15,8 +15,11 @@ type Progress struct {
 	// that lacked them, Revoked are not issued since they were revoked (or were
 	// revoked by this run), Failed could not be done.
 	Issued, Present, Repaired, Revoked, Failed int
-	// Keys are the values that a revocation has deleted.
-	Keys int
+	// Keys are the values that were deleted, by a revocation or because the nodes of
+	// a link have changed; Replaced are the epochs of links for the latter reason.
+	Keys, Replaced int
+	// Already are the links of which a revocation was carried out before.
+	Already int
 }
 
 // outcome is what came of one link, or of one epoch of it.
