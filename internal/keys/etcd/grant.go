@@ -31,8 +31,9 @@ type roleGrant struct {
 // Grant makes the cluster let each node read what is its own and nothing else, and
 // the issuers read and write beneath the prefix; then it turns access control on. It
 // returns what it has changed, in words, also when it fails half way; where all is
-// as it must be that is nothing. Once access control is on, it takes root's
-// certificate: one with the Common Name root.
+// as it must be that is nothing. It takes root's certificate, one with the Common
+// Name root, also before access control is on: with another it would shut out whoever
+// has turned it on.
 //
 // Nodes that were revoked get nothing. Roles of nodes that are not among these stay as
 // they are: see RevokeAccess.
@@ -52,6 +53,9 @@ func (a *Admin) Grant(ctx context.Context, nodes, issuers []string) (changes []s
 		if slices.Contains(nodes, name) {
 			return fail(fmt.Errorf("%q is a node: an issuer needs a certificate of its own, with another Common Name", name))
 		}
+	}
+	if err := a.checkRoot(); err != nil {
+		return fail(err)
 	}
 	gone, err := a.RevokedNodes(ctx)
 	if err != nil {
@@ -95,6 +99,18 @@ func (a *Admin) Grant(ctx context.Context, nodes, issuers []string) (changes []s
 		return fail(err)
 	}
 	return changes, nil
+}
+
+// checkRoot refuses a certificate that is not root's.
+func (a *Admin) checkRoot() error {
+	id, err := a.tls.files.load()
+	if err != nil {
+		return err
+	}
+	if name := id.pair.Leaf.Subject.CommonName; name != rootName {
+		return fmt.Errorf("%w: the certificate %s is that of %q; give root's, with the Common Name %s", ErrDenied, a.cfg.Certificate, name, rootName)
+	}
+	return nil
 }
 
 // granter knows what there is.

@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -70,9 +71,7 @@ func (a *Admin) replace(ctx context.Context, links []LinkSpec, strangers holders
 		if err != nil {
 			return err
 		}
-		for e, nodes := range strangers[l.ID] {
-			former[e] = nodes
-		}
+		maps.Copy(former, strangers[l.ID])
 		n, err := a.erase(ctx, l, former)
 		p.Keys += n
 		if err != nil {
