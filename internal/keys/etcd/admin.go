@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -90,6 +91,9 @@ func OpenAdmin(c AdminConfig) (*Admin, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	t := newTransport(f, c.Now)
+	for _, e := range c.Endpoints {
+		t.state.hosts = append(t.state.hosts, strings.TrimPrefix(e, "https://"))
+	}
 	client, err := dial(c.Endpoints, t)
 	if err != nil {
 		return nil, err
@@ -117,6 +121,10 @@ const (
 // sense to go on.
 var ErrUnreachable = errors.New("the cluster does not answer")
 
+// ErrRefused is a cluster of which no server can be spoken to, for a reason that does
+// not go by itself, such as a certificate that is over.
+var ErrRefused = errors.New("no server of the cluster will do")
+
 // persist makes a request until it is answered. Each request here can be made twice:
 // what it does depends on what is there.
 func (a *Admin) persist(ctx context.Context, what string, request func(context.Context) error) error {
@@ -126,10 +134,16 @@ func (a *Admin) persist(ctx context.Context, what string, request func(context.C
 	var last error
 	for wait := soonest; ; wait = min(2*wait, slowest) {
 		try, end := context.WithTimeout(ctx, attempt)
+		hope := a.tls.state.hoping()
+		stop := context.AfterFunc(hope, end)
 		err := request(try)
+		stop()
 		end()
 		if err == nil {
 			return nil
+		}
+		if hope.Err() != nil {
+			return fmt.Errorf("%s: %w", what, context.Cause(hope))
 		}
 		if ctx.Err() == nil || last == nil {
 			last = err

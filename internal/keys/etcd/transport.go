@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,6 +36,42 @@ type transport struct {
 type servers struct {
 	mu       sync.Mutex
 	problems map[string]error
+	// hosts, if any, are all servers that there are; hope ends, with the reason as its
+	// cause, while each of them has a problem that does not go by itself.
+	hosts []string
+	hope  context.Context
+	end   context.CancelCauseFunc
+}
+
+// lasting tells problems that somebody has to do something about.
+func lasting(err error) bool {
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+	return untrusted || errors.Is(err, errRefused) || errors.Is(err, errNotHybrid)
+}
+
+// judge ends hope, or gives it back.
+func (s *servers) judge() {
+	var all []string
+	for _, host := range s.hosts {
+		err := s.problems[host]
+		if !lasting(err) {
+			if s.hope.Err() != nil {
+				s.hope, s.end = context.WithCancelCause(context.Background())
+			}
+			return
+		}
+		all = append(all, host+": "+reason(err))
+	}
+	if len(all) > 0 {
+		s.end(fmt.Errorf("%w: %s", ErrRefused, strings.Join(all, "; ")))
+	}
+}
+
+// hoping ends when no server will do.
+func (s *servers) hoping() context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hope
 }
 
 func (s *servers) note(server string, err error) {
@@ -48,6 +85,7 @@ func (s *servers) note(server string, err error) {
 	} else {
 		s.problems[server] = err
 	}
+	s.judge()
 }
 
 func (s *servers) all() map[string]error {
@@ -57,7 +95,9 @@ func (s *servers) all() map[string]error {
 }
 
 func newTransport(f files, now func() time.Time) *transport {
-	return &transport{files: f, now: now, state: &servers{}}
+	s := &servers{}
+	s.hope, s.end = context.WithCancelCause(context.Background())
+	return &transport{files: f, now: now, state: s}
 }
 
 // ClientHandshake implements credentials.TransportCredentials.

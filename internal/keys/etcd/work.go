@@ -76,7 +76,7 @@ func (a *Admin) workKeys(ctx context.Context, what string, total, workers int, p
 		switch {
 		case err != nil:
 			p.Failed++
-			if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrDenied) {
+			if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrRefused) || errors.Is(err, ErrDenied) {
 				cancel() // the others would not fare better
 			}
 			if len(errs) < maxErrors {

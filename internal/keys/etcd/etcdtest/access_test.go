@@ -145,6 +145,59 @@ func TestWrongCA(t *testing.T) {
 	}
 }
 
+// An issuer whom no server accepts, or who accepts no server, is told why, and not
+// after trying for as long as a cluster may take to come back.
+func TestIssuerIsRefused(t *testing.T) {
+	s := theSite(t)
+	other := do[*etcdtest.CA](t)(etcdtest.NewCA(t.TempDir(), "other"))
+	good := s.pair(t, "issuer")
+	past := do[etcdtest.Pair](t)(s.c.CA.Client(t.TempDir(), "issuer", time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)))
+	strange := do[etcdtest.Pair](t)(other.Client(t.TempDir(), "issuer", time.Now().Add(-time.Hour), time.Now().Add(time.Hour)))
+	for name, test := range map[string]struct {
+		ca   string
+		pair etcdtest.Pair
+		want string
+	}{
+		"expired":           {s.c.CA.File, past, "certificate"},
+		"of another CA":     {s.c.CA.File, strange, "certificate"},
+		"with the wrong CA": {other.File, good, "is not from the channel's CA"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log lines
+			a := do[*etcd.Admin](t)(etcd.OpenAdmin(etcd.AdminConfig{
+				Endpoints: s.c.Endpoints(), CA: test.ca, Certificate: test.pair.Certificate, Key: test.pair.Key, Log: log.log(),
+			}))
+			defer func() { must(t, a.Close()) }()
+			_, err := a.List(within(t), nil)
+			if !errors.Is(err, etcd.ErrRefused) || errors.Is(err, etcd.ErrUnreachable) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%v, want %q", err, test.want)
+			}
+			for _, e := range s.c.Endpoints() {
+				if !strings.Contains(err.Error(), strings.TrimPrefix(e, "https://")) {
+					t.Errorf("%v does not name %s", err, e)
+				}
+			}
+			if log.String() != "" {
+				t.Errorf("it was tried again:\n%s", &log)
+			}
+		})
+	}
+}
+
+// Access control is turned on by root alone, or whoever does it has shut himself out.
+func TestGrantTakesRoot(t *testing.T) {
+	c := do[*etcdtest.Cluster](t)(etcdtest.Start(within(t), etcdtest.Options{Dir: t.TempDir(), Members: 1}))
+	t.Cleanup(func() { _ = c.Close() })
+	s := &site{c}
+	if changes, err := s.issuer(t).Grant(within(t), []string{"r1"}, []string{"issuer"}); !errors.Is(err, etcd.ErrDenied) || len(changes) > 0 || !strings.Contains(err.Error(), "issuer") {
+		t.Errorf("an issuer changed %q, %v", changes, err)
+	}
+	changes := do[[]string](t)(s.admin(t, c.Root).Grant(within(t), []string{"r1"}, []string{"issuer"}))
+	if len(changes) == 0 || changes[len(changes)-1] != "turned access control on" {
+		t.Errorf("root changed %q", changes)
+	}
+}
+
 // Servers that agree on keys in the classical way only are refused, whether with TLS
 // 1.3 or before.
 func TestNotHybrid(t *testing.T) {
