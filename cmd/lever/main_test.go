@@ -15,3 +15,8 @@ func TestMain(m *testing.M) {
 	}
 	testscript.Main(m, map[string]func(){"lever": main})
 }
+
+// TestEveryCommand runs testdata/every.txt: what holds for all commands alike.
+func TestEveryCommand(t *testing.T) {
+	testscript.Run(t, testscript.Params{Files: []string{"testdata/every.txt"}})
+}
