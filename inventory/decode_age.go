@@ -101,6 +101,7 @@ func (d *decoder) recipients(node *Node, n *yaml.Node) {
 				node.Name)
 		}
 		node.Recipients = append(node.Recipients, e.Value)
+		node.recipientsAt = append(node.recipientsAt, d.at(e))
 	}
 	if classical > 0 && classical < len(node.Recipients) {
 		// age refuses it, too: who breaks the classical one opens what is sealed to

@@ -52,6 +52,11 @@ func enrol(files []File, node, recipient string, replace bool) (File, error) {
 	if n == nil {
 		return File{}, fmt.Errorf("enrolling node %q: the inventory (%s) has no such node%s", node, describeFiles(inv.Files), hint(node, inv.Nodes))
 	}
+	for _, other := range keysOf(inv.Nodes) {
+		if o := inv.Nodes[other]; other != node && slices.Contains(o.Recipients, recipient) {
+			return File{}, fmt.Errorf("enrolling node %s: %s: this recipient is that of node %s; take it from lever node show on %s itself", node, o.Position, other, node)
+		}
+	}
 	want := []string{recipient}
 	if !replace {
 		if slices.Contains(n.Recipients, recipient) {

@@ -134,6 +134,8 @@ func TestEnrolRefuses(t *testing.T) {
 		"no such node": {enrolYAML, "nn", recipient, `enrolling node "nn": the inventory (NET) has no such node`},
 		"in error already": {strings.Replace(enrolYAML, "s: {}", "s: {custody: 7}", 1), "n", recipient,
 			"NET:4:22: custody must be text; found the number 7: put it in quotes"},
+		"what is another node's": {strings.Replace(enrolYAML, "    site: s\n", "    site: s\n    recipients: ["+recipient+"]\n", 1), "n", recipient,
+			"enrolling node n: NET:7:3: this recipient is that of node m; take it from lever node show on n itself"},
 		"a secret": {enrolYAML, "n", secret,
 			"enrolling node n: the recipient must be the public part, age1pq1…; found a secret key, which is now known to whoever has read this: make another identity (lever node init) and enrol that one"},
 		"a layout that nobody expects": {strings.Replace(enrolYAML, "    site: s\n", "    ? site\n    : s\n", 1), "m", recipient,

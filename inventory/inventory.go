@@ -85,7 +85,8 @@ type Node struct {
 	// bundles are sealed: one, and two while one takes the place of the other.
 	Recipients []string
 
-	siteAt Position
+	siteAt       Position
+	recipientsAt []Position
 }
 
 // NodeLink is a link as one of its nodes sees it.

@@ -91,9 +91,21 @@ func inBoth(a, b []string) (string, bool) {
 	return "", false
 }
 
-// recipients warns of nodes to which nothing can be sealed. It is no error: the
+// recipients refuses one that two nodes have, since each could open what is the
+// other's, and warns of nodes to which nothing can be sealed. That is no error: the
 // inventory is there before the nodes' identities are.
 func (c *checker) recipients() {
+	owner := map[string]string{}
+	for _, name := range keysOf(c.inv.Nodes) {
+		n := c.inv.Nodes[name]
+		for i, r := range n.Recipients {
+			if other, ok := owner[r]; ok {
+				c.errorf(n.recipientsAt[i], "nodes %s and %s have the same recipient, so that each could open what is the other's: each has an identity of its own (lever node init)", other, name)
+				continue
+			}
+			owner[r] = name
+		}
+	}
 	for _, name := range c.inv.Unenrolled() {
 		c.warnf(c.inv.Nodes[name].Position, "", "node %s has no recipients, so that no bundle can be issued to it: run lever node init there, and then lever node enrol with what it prints", name)
 	}

@@ -79,9 +79,11 @@ func TestOneChannelAProcess(t *testing.T) {
 	for _, side := range []string{"a", "b"} {
 		signers[side], _, _ = strings.Cut(must("keys", "init", "--issuer", path("issuer-"+side)), "\n")
 	}
-	must("node", "init", "--state-dir", path("n"))
-	recipient := strings.TrimSpace(must("node", "show", "--state-dir", path("n")))
-	recipient, _, _ = strings.Cut(recipient, "\n")
+	recipients := map[string]string{}
+	for _, node := range []string{"n", "m"} {
+		must("node", "init", "--state-dir", path(node))
+		recipients[node] = strings.TrimSpace(must("node", "show", "--state-dir", path(node)))
+	}
 	for kind, text := range map[string]string{
 		"dir": `channels: {a: {type: dir, path: dir/a}, b: {type: dir, path: dir/b}}`,
 		"bundle": fmt.Sprintf(`channels: {a: {type: bundle, path: bundle/a, signers: ["%s"]}, b: {type: bundle, path: bundle/b, signers: ["%s"]}}`,
@@ -90,7 +92,7 @@ func TestOneChannelAProcess(t *testing.T) {
 		inv := path(kind + ".yaml")
 		text = "apiVersion: lever/v1\n" + text + `
 sites: {s: {custody: controlled-building}}
-nodes: {n: {site: s, recipients: [` + recipient + `]}, m: {site: s, recipients: [` + recipient + `]}}
+nodes: {n: {site: s, recipients: [` + recipients["n"] + `]}, m: {site: s, recipients: [` + recipients["m"] + `]}}
 links: [{id: wave, a: n/eth0, z: m/eth0}]
 `
 		if err := os.WriteFile(inv, []byte(text), 0o600); err != nil {
