@@ -115,8 +115,10 @@ begins by itself. --epochs 1 is the current one, 2 and 3 those that follow; none
 issued further ahead. lever keys serve does it for as long as it runs.
 
 Between two directories epochs are counted, after the highest that the directory
-has or has had, and begin when they arrive. Copy the directory to both ends, each
-file by renaming it into place.
+has or has had, and begin when they arrive. The highest that only some of the links
+have had is completed first, and is then the first of --epochs: so the links stay
+together, whatever was interrupted. Copy the directory to both ends, each file by
+renaming it into place.
 
 --reissue gives an epoch other material, as its next generation, on this channel
 alone: both ends combine it with what the other channel has.`,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -51,50 +52,109 @@ func (d *dirChannel) Issue(ctx context.Context, r Request) (Result, error) {
 		return Result{}, fmt.Errorf("issuing channel %s: %w", d.side, err)
 	}
 	defer unlock()
-	links := r.Links
-	if len(links) == 0 {
-		links = d.links
+	var res Result
+	links, err := d.live(r.Links, &res)
+	if err != nil {
+		return res, err
+	}
+	var errs []error
+	rounds, last := [][]uint64{r.Epochs}, map[string]uint64{}
+	if r.Count > 0 {
+		if rounds, last, err = d.counted(links, r.Count, &res); err != nil {
+			errs = append(errs, err)
+			links = slices.DeleteFunc(links, func(l string) bool { _, ok := last[l]; return !ok })
+		}
+	}
+	failed := map[string]bool{}
+	for i, numbers := range rounds {
+		for j, link := range links {
+			if ctx.Err() != nil {
+				return res, errors.Join(append(errs, ctx.Err())...)
+			}
+			if failed[link] {
+				continue
+			}
+			var done []keys.Epoch
+			var err error
+			switch {
+			case r.Reissue != 0:
+				var e keys.Epoch
+				if e, err = dir.Reissue(d.root, link, r.Reissue); err == nil {
+					done = append(done, e)
+				}
+			case r.Count > 0 && last[link] >= numbers[0]: // what it has had and was revoked stays so
+				res.Kept++
+			default:
+				done, err = dir.IssueNumbers(d.root, link, numbers)
+				res.Kept += len(numbers) - len(done)
+			}
+			for _, e := range done {
+				res.Written++
+				if r.Each != nil {
+					r.Each(link, e, filepath.Join(d.root, link, dir.FileName(e)))
+				}
+			}
+			if err != nil {
+				errs, failed[link] = append(errs, err), true
+			}
+			if r.Progress != nil {
+				r.Progress(i*len(links)+j+1, len(rounds)*len(links))
+			}
+		}
+	}
+	return res, errors.Join(errs...)
+}
+
+// live are the links to issue for, of those named or of all: none of their nodes was
+// revoked.
+func (d *dirChannel) live(named []string, res *Result) (links []string, err error) {
+	if len(named) == 0 {
+		named = d.links
 	}
 	gone, err := dir.RevokedNodes(d.root)
-	if err != nil {
-		return Result{}, err
-	}
-	var res Result
-	var errs []error
-	for i, link := range links {
-		if ctx.Err() != nil {
-			return res, ctx.Err()
-		}
+	for _, link := range named {
 		if n := slices.IndexFunc(d.nodes[link], func(node string) bool { return slices.Contains(gone, node) }); n >= 0 {
 			res.Warnings = append(res.Warnings, fmt.Sprintf("link %s gets no keys: its node %s was revoked; take it out of the inventory", link, d.nodes[link][n]))
 			continue
 		}
-		var done []keys.Epoch
-		var err error
-		switch {
-		case r.Reissue != 0:
-			var e keys.Epoch
-			if e, err = dir.Reissue(d.root, link, r.Reissue); err == nil {
-				done = append(done, e)
-			}
-		case len(r.Epochs) > 0:
-			done, err = dir.IssueNumbers(d.root, link, r.Epochs)
-			res.Kept += len(r.Epochs) - len(done)
-		default:
-			done, err = dir.Issue(d.root, link, r.Count)
+		links = append(links, link)
+	}
+	return links, err
+}
+
+// counted are the next n numbers, one a round, so that all links have one before any
+// has the one after. A number that some of the links have had and others not is the
+// first of them: a run was interrupted, or links are new. Last is what each link has
+// had; one that cannot be read is not in it.
+func (d *dirChannel) counted(links []string, n int, res *Result) (rounds [][]uint64, last map[string]uint64, err error) {
+	last = map[string]uint64{}
+	var newest uint64
+	var errs []error
+	for _, link := range links {
+		had, err := dir.Last(d.root, link)
+		if err != nil {
+			errs = append(errs, err)
+			continue
 		}
-		for _, e := range done {
-			res.Written++
-			if r.Each != nil {
-				r.Each(link, e, filepath.Join(d.root, link, dir.FileName(e)))
-			}
-		}
-		errs = append(errs, err)
-		if r.Progress != nil {
-			r.Progress(i+1, len(links))
+		last[link] = had
+		newest = max(newest, had)
+	}
+	next := newest + 1
+	for _, had := range last {
+		if had < newest {
+			next = newest
 		}
 	}
-	return res, errors.Join(errs...)
+	if next == newest {
+		res.Notes = append(res.Notes, fmt.Sprintf("epoch %d was there for some of the links only: it is completed before another begins", newest))
+	}
+	if uint64(n)-1 > math.MaxUint64-next || next == 0 {
+		return nil, last, errors.Join(append(errs, fmt.Errorf("issuing in %s: after epoch %d there are not %d more", d.root, newest, n))...)
+	}
+	for i := range n {
+		rounds = append(rounds, []uint64{next + uint64(i)})
+	}
+	return rounds, last, errors.Join(errs...)
 }
 
 // all are the links of the inventory, or without one those that have a directory.

@@ -1,15 +1,19 @@
 package issue_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/lever-link/lever/internal/issue"
 	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/internal/keys/dir"
 	"github.com/lever-link/lever/internal/keys/keyfile"
 	"github.com/lever-link/lever/inventory"
 )
@@ -169,5 +173,93 @@ func TestDirIsFilledByOne(t *testing.T) {
 	rows, err := first.List(t.Context(), []string{"nm", "no"})
 	if err != nil || len(rows) != 2 || rows[0].State != "none" || rows[1].State != "none" {
 		t.Errorf("%v, %v", rows, err)
+	}
+}
+
+// A run that was interrupted is completed by the next: at no time has one link an
+// epoch and another none, and then another one more.
+func TestCountedEpochsAreCompleted(t *testing.T) {
+	links := []string{"l1", "l2", "l3"}
+	for _, test := range []struct {
+		name string
+		// before are runs, each interrupted after so many keys.
+		before []int
+		count  int
+		want   string
+		kept   int
+	}{
+		{"not interrupted", nil, 1, "l1:1 l2:1 l3:1", 0},
+		{"interrupted after one", []int{1}, 1, "l1:1 l2:1 l3:1", 1},
+		{"interrupted after two", []int{2}, 1, "l1:1 l2:1 l3:1", 2},
+		{"interrupted at the end", []int{3}, 1, "l1:1 l1:2 l2:1 l2:2 l3:1 l3:2", 0},
+		{"interrupted twice", []int{1, 1}, 1, "l1:1 l2:1 l3:1", 2},
+		{"two, interrupted in the first", []int{1}, 2, "l1:1 l1:2 l2:1 l2:2 l3:1 l3:2", 1},
+		{"two, interrupted in the second", []int{4}, 2, "l1:1 l1:2 l1:3 l2:1 l2:2 l2:3 l3:1 l3:2 l3:3", 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			root := filepath.Join(t.TempDir(), "out")
+			c := issue.OpenDir(keys.A, root)
+			for _, after := range test.before {
+				ctx, cancel := context.WithCancel(t.Context())
+				written := 0
+				r := issue.Request{Links: links, Count: test.count, Each: func(string, keys.Epoch, string) {
+					if written++; written == after {
+						cancel()
+					}
+				}}
+				if _, err := c.Issue(ctx, r); err == nil && after < 3*test.count {
+					t.Fatal("it was not interrupted")
+				}
+				cancel()
+			}
+			res, err := c.Issue(t.Context(), issue.Request{Links: links, Count: test.count})
+			if err != nil || res.Kept != test.kept || (len(res.Notes) > 0) != (test.kept > 0) {
+				t.Errorf("%+v, %v", res, err)
+			}
+			var have []string
+			for _, link := range links {
+				epochs, err := dir.Issued(root, link)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, e := range epochs {
+					have = append(have, fmt.Sprintf("%s:%d", link, e.Number))
+				}
+			}
+			slices.Sort(have)
+			if got := strings.Join(have, " "); got != test.want {
+				t.Errorf("%s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+// What a link has had and lost by a revocation is no gap to be filled, nor is there a
+// number after the last.
+func TestCountedEpochsGoOn(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "out")
+	c := issue.OpenDir(keys.A, root)
+	run := func(count int) (written []string, err error) {
+		r := issue.Request{Links: []string{"l1", "l2"}, Count: count, Each: func(link string, e keys.Epoch, _ string) { written = append(written, link+":"+e.String()) }}
+		_, err = c.Issue(t.Context(), r)
+		return written, err
+	}
+	if _, err := run(1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Revoke(t.Context(), issue.Target{Link: "l1"}); err != nil {
+		t.Fatal(err)
+	}
+	if written, err := run(1); err != nil || !slices.Equal(written, []string{"l1:2.0", "l2:2.0"}) {
+		t.Errorf("after a revocation: %q, %v", written, err)
+	}
+	if _, err := dir.IssueNumbers(root, "l1", []uint64{math.MaxUint64}); err != nil {
+		t.Fatal(err)
+	}
+	if written, err := run(1); err != nil || !slices.Equal(written, []string{fmt.Sprintf("l2:%d.0", uint64(math.MaxUint64))}) {
+		t.Errorf("the last: %q, %v", written, err)
+	}
+	if written, err := run(1); err == nil || len(written) != 0 {
+		t.Errorf("after the last: %q, %v", written, err)
 	}
 }

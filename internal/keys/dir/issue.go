@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -58,31 +57,14 @@ func CheckSide(root string, side keys.Side) (marked bool, err error) {
 	return true, nil
 }
 
-// Issue writes new random material for the next n epochs of a link, after the
-// highest that the directory has or has had, and returns the epochs written,
-// also when it fails half way.
-func Issue(root, link string, n int) ([]keys.Epoch, error) {
+// Last is the highest number that a link has or has had in the directory, 0 if it has
+// had none.
+func Last(root, link string) (last uint64, err error) {
 	used, err := prepare(root, link)
-	if err != nil {
-		return nil, err
-	}
-	var last uint64
 	for _, e := range used {
 		last = max(last, e.Number)
 	}
-	var done []keys.Epoch
-	for range n {
-		if last == math.MaxUint64 {
-			return done, fmt.Errorf("issuing for link %q in %s: its epoch %d is the last that there is", link, root, last)
-		}
-		last++
-		e := keys.Epoch{Number: last}
-		if err := write(root, link, e); err != nil {
-			return done, err
-		}
-		done = append(done, e)
-	}
-	return done, nil
+	return last, err
 }
 
 // Reissue writes new random material for an epoch's number under its next
