@@ -114,6 +114,9 @@ func ReadKey(path string) (*Key, error) {
 	if errors.Is(err, syscall.ELOOP) {
 		return fail(&keyfile.PermissionError{Path: path, Reason: "it is a symbolic link; name the file itself"})
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fail(fmt.Errorf("%w; make one with lever keys init", err))
+	}
 	if err != nil {
 		return fail(err)
 	}

@@ -282,6 +282,9 @@ func TestKeyFiles(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
+	if _, err := signed.ReadKey(filepath.Join(dir, "absent")); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "lever keys init") {
+		t.Errorf("a key that is not there: %v", err)
+	}
 	if err := os.Chmod(good, 0o640); err != nil {
 		t.Fatal(err)
 	}
