@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -16,9 +15,6 @@ import (
 	"github.com/lever-link/lever/internal/keys"
 	"github.com/lever-link/lever/internal/keys/keyfile"
 )
-
-// maxPEM is the most octets that are read of a PEM file.
-const maxPEM = 1 << 20
 
 // files are the paths of what mutual TLS needs, in PEM.
 type files struct{ ca, certificate, key string }
@@ -85,7 +81,7 @@ type identity struct {
 // private key is made of stays in memory for as long as crypto/tls needs it.
 func (f files) load() (identity, error) {
 	fail := func(path string, err error) (identity, error) { return identity{}, &fileError{path, err} }
-	ca, err := readPEM(f.ca, nil)
+	ca, err := keyfile.ReadPEM(f.ca)
 	if err != nil {
 		return fail(f.ca, err)
 	}
@@ -93,11 +89,11 @@ func (f files) load() (identity, error) {
 	if !id.roots.AppendCertsFromPEM(ca) {
 		return fail(f.ca, errors.New("there is no certificate in it"))
 	}
-	certificate, err := readPEM(f.certificate, nil)
+	certificate, err := keyfile.ReadPEM(f.certificate)
 	if err != nil {
 		return fail(f.certificate, err)
 	}
-	key, err := readPEM(f.key, func(info fs.FileInfo) error { return keyfile.CheckFile(f.key, info) })
+	key, err := keyfile.ReadPrivatePEM(f.key)
 	defer clear(key)
 	if err != nil {
 		return fail(f.key, err)
@@ -106,33 +102,6 @@ func (f files) load() (identity, error) {
 		return fail(f.certificate, fmt.Errorf("it does not make a pair with %s: %w", f.key, err))
 	}
 	return id, nil
-}
-
-func readPEM(path string, check func(fs.FileInfo) error) ([]byte, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = file.Close() }()
-	info, err := file.Stat()
-	if err == nil && check != nil {
-		err = check(info)
-	}
-	if err != nil {
-		return nil, err
-	}
-	// One allocation: a buffer that grew would leave copies of the key.
-	text := make([]byte, min(info.Size(), maxPEM)+1)
-	n, err := io.ReadFull(file, text)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		clear(text)
-		return nil, err
-	}
-	if n == len(text) {
-		clear(text)
-		return nil, fmt.Errorf("it grew while it was read, or has more than %d octets", maxPEM)
-	}
-	return text[:n], nil
 }
 
 // findings say what is wrong with the node's own certificate, or will be: less than

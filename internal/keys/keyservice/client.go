@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -159,7 +158,7 @@ func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, e
 
 // tls is read from files each time.
 func (c *Client) tls() (*tls.Config, error) {
-	authorities, err := os.ReadFile(c.ca)
+	authorities, err := keyfile.ReadPEM(c.ca)
 	if err != nil {
 		return nil, fmt.Errorf("reading whom to trust: %w", err)
 	}
@@ -167,18 +166,11 @@ func (c *Client) tls() (*tls.Config, error) {
 	if !pool.AppendCertsFromPEM(authorities) {
 		return nil, fmt.Errorf("reading whom to trust: there is no certificate in %s", c.ca)
 	}
-	chain, err := os.ReadFile(c.certificate)
+	chain, err := keyfile.ReadPEM(c.certificate)
 	if err != nil {
 		return nil, fmt.Errorf("reading this node's certificate: %w", err)
 	}
-	info, err := os.Stat(c.keyFile)
-	if err == nil {
-		err = keyfile.CheckFile(c.keyFile, info)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the key of this node's certificate: %w", err)
-	}
-	private, err := os.ReadFile(c.keyFile)
+	private, err := keyfile.ReadPrivatePEM(c.keyFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading the key of this node's certificate: %w", err)
 	}
@@ -222,7 +214,7 @@ func (c *Client) Findings() []keys.Finding {
 // first is the first certificate in a file, which is the node's own; nil if there is
 // none: a connection says why.
 func first(file string) *x509.Certificate {
-	text, err := os.ReadFile(file)
+	text, err := keyfile.ReadPEM(file)
 	if err != nil {
 		return nil
 	}

@@ -1,0 +1,54 @@
+package keyfile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// maxPEM is the most octets that are read of a PEM file.
+const maxPEM = 1 << 20
+
+// ReadPEM reads a file of certificates.
+func ReadPEM(path string) ([]byte, error) {
+	return readPEM(path, func(fs.FileInfo) error { return nil })
+}
+
+// ReadPrivatePEM reads the file of a certificate's private key, which must be as
+// private as a key of ours (CheckFile); the check is made on the file that is read. A
+// symbolic link is followed: programs that renew certificates leave one. The caller
+// clears what it has read.
+func ReadPrivatePEM(path string) ([]byte, error) {
+	return readPEM(path, func(info fs.FileInfo) error { return CheckFile(path, info) })
+}
+
+func readPEM(path string, check func(fs.FileInfo) error) ([]byte, error) {
+	// O_NONBLOCK: opening a FIFO must not wait for its writer.
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	info, err := file.Stat()
+	if err == nil {
+		err = check(info)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// One allocation: a buffer that grew would leave copies of the key.
+	text := make([]byte, min(info.Size(), maxPEM)+1)
+	n, err := io.ReadFull(file, text)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		clear(text)
+		return nil, err
+	}
+	if n == len(text) {
+		clear(text)
+		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("it grew while it was read, or has more than %d octets", maxPEM)}
+	}
+	return text[:n], nil
+}
