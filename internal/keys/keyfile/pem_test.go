@@ -14,15 +14,15 @@ import (
 
 func TestReadPEM(t *testing.T) {
 	dir := t.TempDir()
-	make := func(name, text string, mode fs.FileMode) string {
+	put := func(name, text string, mode fs.FileMode) string {
 		path := filepath.Join(dir, name)
 		if err := errors.Join(os.WriteFile(path, []byte(text), 0o600), os.Chmod(path, mode)); err != nil {
 			t.Fatal(err)
 		}
 		return path
 	}
-	private, public := make("private", "text", 0o600), make("public", "text", 0o644)
-	large := make("large", strings.Repeat("x", 1<<20+1), 0o600)
+	private, public := put("private", "text", 0o600), put("public", "text", 0o644)
+	large := put("large", strings.Repeat("x", 1<<20+1), 0o600)
 	link, open, fifo := filepath.Join(dir, "link"), filepath.Join(dir, "open"), filepath.Join(dir, "fifo")
 	if err := errors.Join(os.Symlink(private, link), os.Symlink(public, open), syscall.Mkfifo(fifo, 0o600)); err != nil {
 		t.Fatal(err)

@@ -185,7 +185,7 @@ func TestNoConnection(t *testing.T) {
 	}{
 		{"TLS 1.2", func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }, nil, "protocol version"},
 		{"no certificate", nil, func(_ *testing.T, a *authority) { _ = os.Remove(a.path("r1.pem")) }, "reading this node's certificate: open"},
-		{"no key", nil, func(_ *testing.T, a *authority) { _ = os.Remove(a.path("r1.key")) }, "reading the key of this node's certificate: stat"},
+		{"no key", nil, func(_ *testing.T, a *authority) { _ = os.Remove(a.path("r1.key")) }, "reading the key of this node's certificate: open"},
 		{"no authority", nil, func(_ *testing.T, a *authority) { _ = os.Remove(a.path("ca.pem")) }, "reading whom to trust: open"},
 		{"no certificate of an authority", nil, func(t *testing.T, a *authority) {
 			if err := os.WriteFile(a.path("ca.pem"), []byte("x"), 0o600); err != nil {
