@@ -1,6 +1,9 @@
 package agent
 
 import (
+	"errors"
+	"io/fs"
+	"os"
 	"slices"
 
 	"github.com/lever-link/lever/inventory"
@@ -8,7 +11,8 @@ import (
 
 // Paths are what an agent reads of the file system on behalf of an inventory: its
 // channels, a statement about the age of keys, and the key files of this node's
-// external links.
+// external links. Of the files that a URL needs and no inventory names, those are
+// among them that this machine has: each distribution has its own.
 func Paths(inv *inventory.Inventory, node string) ([]string, error) {
 	links, err := inv.ForNode(node)
 	if err != nil {
@@ -18,10 +22,10 @@ func Paths(inv *inventory.Inventory, node string) ([]string, error) {
 	for _, c := range []inventory.Channel{inv.Channels.A, inv.Channels.B} {
 		paths = append(paths, c.Path, c.CA, c.Certificate, c.Key)
 		if c.URL != "" || len(c.Endpoints) > 0 {
-			paths = append(paths, resolver...)
+			paths = append(paths, there(resolver)...)
 		}
 		if c.URL != "" && c.CA == "" {
-			paths = append(paths, authorities...)
+			paths = append(paths, there(authorities)...)
 		}
 	}
 	for _, l := range links {
@@ -30,6 +34,14 @@ func Paths(inv *inventory.Inventory, node string) ([]string, error) {
 		}
 	}
 	return slices.DeleteFunc(paths, func(p string) bool { return p == "" }), nil
+}
+
+// there are those of paths at which there is something, if only a symbolic link.
+func there(paths []string) []string {
+	return slices.DeleteFunc(slices.Clone(paths), func(p string) bool {
+		_, err := os.Lstat(p)
+		return errors.Is(err, fs.ErrNotExist)
+	})
 }
 
 var (
