@@ -165,6 +165,18 @@ func CheckDir(path string, info fs.FileInfo) error {
 	return checkOwner(path, info)
 }
 
+// CheckPrivateDir is CheckDir for a directory of which others may not even read the
+// names.
+func CheckPrivateDir(path string, info fs.FileInfo) error {
+	if err := CheckDir(path, info); err != nil {
+		return err
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return &PermissionError{path, fmt.Sprintf("its mode is %04o, so users other than its owner have access; it must be 0700", mode)}
+	}
+	return nil
+}
+
 func checkOwner(path string, info fs.FileInfo) error {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {

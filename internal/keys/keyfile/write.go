@@ -32,10 +32,14 @@ func Write(path string, key secret.Key) error {
 // Replace makes text the content of path, mode 0600, such that a crash leaves
 // the old file or the new one: temporary file, fsync, rename, fsync of the
 // directory. The temporary name starts with a dot and ends in .tmp.
-func Replace(path string, text []byte) error { return write(path, text, 0o600, os.Rename) }
+func Replace(path string, text []byte) error { return replace(path, text, 0o600) }
 
 // Publish is Replace for what anybody may read: mode 0644, whatever the umask.
-func Publish(path string, text []byte) error { return write(path, text, 0o644, os.Rename) }
+func Publish(path string, text []byte) error { return replace(path, text, 0o644) }
+
+func replace(path string, text []byte, mode fs.FileMode) error {
+	return write(path, text, mode, os.Rename)
+}
 
 // Create is Replace for a path at which nothing is yet: of two that write there at
 // the same time one gets an error that is fs.ErrExist, and changes nothing.
