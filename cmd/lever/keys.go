@@ -98,6 +98,7 @@ func newKeysIssueCommand() *cobra.Command {
 	var t keysTarget
 	var epochs int
 	var reissue string
+	var afterPause bool
 	cmd := &cobra.Command{
 		Use:   "issue --channel a|b --inventory FILE [--epochs N | --reissue EPOCH] [LINK…]",
 		Short: "Write new material for the next epochs of links",
@@ -110,6 +111,11 @@ If a channel of the inventory is anything but a directory, epochs follow a
 schedule: each is numbered by the minute at which it starts, since 1970, and
 begins by itself. --epochs 1 is the current one, 2 and 3 those that follow; none is
 issued further ahead. lever keys serve does it for as long as it runs.
+
+Of bundles it retires what is over, too: older than max_age and cak_epoch. It does
+not when the clock is far ahead of what was issued last, for that may be wrong:
+then what there was stays until what is new has been out for an epoch, or until
+--after-pause says that nothing was issued for so long.
 
 Between two directories epochs are counted, after the highest that the directory
 has or has had, and begin when they arrive. Copy the directory to both ends, each
@@ -128,7 +134,7 @@ alone: both ends combine it with what the other channel has.`,
 			if epochs < 1 || epochs > 1000 {
 				return fmt.Errorf("--epochs %d: issue between 1 and 1000 at a time", epochs)
 			}
-			r := issue.Request{Links: named}
+			r := issue.Request{Links: named, AfterPause: afterPause}
 			if reissue != "" {
 				if r.Reissue, _, err = parseEpochArg(reissue); err != nil {
 					return fmt.Errorf("--reissue: %w", err)
@@ -141,6 +147,9 @@ alone: both ends combine it with what the other channel has.`,
 			defer func() { err = errors.Join(err, channel.Close()) }()
 			if err := t.check(named); err != nil {
 				return err
+			}
+			if kind := [2]inventory.Channel{t.inv.Channels.A, t.inv.Channels.B}[t.side].Type; afterPause && kind != "bundle" {
+				return fmt.Errorf("--after-pause: channel %s is of type %s, which has no use for it", t.side, kind)
 			}
 			if len(t.inv.KeyedLinks()) == 0 {
 				_, err := fmt.Fprintln(cmd.ErrOrStderr(), "no link of the inventory needs keys from the channels: nothing written")
@@ -161,7 +170,9 @@ alone: both ends combine it with what the other channel has.`,
 	t.flags(cmd, "out")
 	cmd.Flags().IntVar(&epochs, "epochs", 1, "how many epochs to issue for each link")
 	cmd.Flags().StringVar(&reissue, "reissue", "", "write other material for this `epoch`, as its next generation")
+	cmd.Flags().BoolVar(&afterPause, "after-pause", false, "bundle: nothing was issued for longer than max_age, and the clock is right: retire what is over at once")
 	cmd.MarkFlagsMutuallyExclusive("epochs", "reissue")
+	cmd.MarkFlagsMutuallyExclusive("after-pause", "reissue")
 	return cmd
 }
 

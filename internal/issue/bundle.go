@@ -22,13 +22,16 @@ type bundleChannel struct {
 	inv  *inventory.Inventory
 	conf inventory.Channel
 	o    Options
+	// erased is what Issue has retired, of what is before retired.
+	erased  int
+	retired uint64
 }
 
 func openBundle(side keys.Side, inv *inventory.Inventory, c inventory.Channel, o Options) Channel {
 	if o.SigningKey == "" {
 		o.SigningKey = filepath.Join(o.Issuer, SigningKey)
 	}
-	return &bundleChannel{side, inv, c, o}
+	return &bundleChannel{side: side, inv: inv, conf: c, o: o}
 }
 
 // Close implements Channel.
@@ -39,7 +42,7 @@ func (b *bundleChannel) options() bundle.Options {
 	o := bundle.Options{
 		Issuer: b.o.Issuer, Side: b.side, Out: b.o.Out, Now: b.o.Now,
 		Recipients: b.recipients,
-		BundleLife: b.inv.Policy.MaxAge + b.inv.Policy.CAKEpoch,
+		BundleLife: b.inv.Policy.MaxAge + b.inv.Policy.CAKEpoch, EpochLength: b.inv.Policy.CAKEpoch,
 	}
 	for _, l := range b.inv.KeyedLinks() {
 		o.Links = append(o.Links, bundle.LinkSpec{ID: l.ID, Nodes: nodesOf(l)})
@@ -68,7 +71,8 @@ func (b *bundleChannel) run(ctx context.Context, o bundle.Options) (bundle.Resul
 	return bundle.Issue(ctx, o)
 }
 
-// Issue implements Channel.
+// Issue implements Channel. On a schedule it retires what is over, too: nobody else
+// does where no server runs.
 func (b *bundleChannel) Issue(ctx context.Context, r Request) (Result, error) {
 	o := b.options()
 	o.Progress = r.Progress
@@ -78,10 +82,17 @@ func (b *bundleChannel) Issue(ctx context.Context, r Request) (Result, error) {
 	case len(r.Links) > 0:
 		return Result{}, errors.New("a node's bundle has all of its links: issue without naming any")
 	default:
-		o.Epochs = r.Epochs
+		o.Epochs, o.AfterPause = r.Epochs, r.AfterPause
+		o.Retire = Over(b.o.Now(), b.inv.Policy)
 	}
 	done, err := b.run(ctx, o)
 	res := Result{Written: done.Keys, Warnings: done.Warnings}
+	if err == nil {
+		b.retired, b.erased = o.Retire, done.Retired
+	}
+	if done.Retired > 0 {
+		res.Notes = append(res.Notes, fmt.Sprintf("%d epochs are over (older than max_age and cak_epoch) and were retired", done.Retired))
+	}
 	if done.Bundles+done.Indexes > 0 {
 		res.Notes = append(res.Notes, fmt.Sprintf("%d bundles and %d indexes written for %d nodes, %d octets", done.Bundles, done.Indexes, done.Nodes, done.Octets))
 		if b.conf.Threshold > 1 {
@@ -167,8 +178,11 @@ func (b *bundleChannel) Readmit(ctx context.Context, node string) (string, error
 
 // Retire implements Channel.
 func (b *bundleChannel) Retire(ctx context.Context, before uint64) (int, error) {
+	if before <= b.retired {
+		return b.erased, nil // Issue has done it
+	}
 	o := b.options()
 	o.Retire = before
 	done, err := b.run(ctx, o)
-	return done.Indexes, err
+	return done.Retired, err
 }

@@ -50,6 +50,9 @@ type Request struct {
 	Count int
 	// Reissue is a number that gets a further generation.
 	Reissue uint64
+	// AfterPause says that the issuer has not run for long, so that its clock may be
+	// far beyond what it issued last. Of bundles only.
+	AfterPause bool
 	// Each, if set, is told of every key that was written. Progress, if set, is told
 	// how much of the work is done.
 	Each     func(link string, e keys.Epoch, where string)

@@ -49,24 +49,18 @@ func (l *ledger) decide(o *Options) (changed bool, err error) {
 	return changed, nil
 }
 
-func (l *ledger) retire(o *Options) (changed bool, err error) {
-	if o.Retire <= l.RetiredBefore {
-		return false, nil
-	}
-	l.RetiredBefore = o.Retire
-	maps.DeleteFunc(l.Epochs, func(n uint64, _ *epochState) bool { return n < o.Retire })
-	l.Unfinished = slices.DeleteFunc(l.Unfinished, func(r Reissue) bool { return r.Epoch < o.Retire })
-	return true, nil
-}
-
 func (l *ledger) issueEpochs(o *Options) (changed bool, err error) {
 	for _, number := range o.Epochs {
 		switch {
 		case number == 0:
 			return changed, errors.New("there is no epoch 0: epochs count from 1")
 		case number < l.RetiredBefore:
-			return changed, fmt.Errorf("epoch %d was retired, with all before %d: issue a later one", number, l.RetiredBefore)
+			return changed, fmt.Errorf("epoch %d was retired, with all before %d: issue a later one; if the clock was ahead when that was done, and is right now, begin again with a new issuer and a tree of its own (lever keys init)", number, l.RetiredBefore)
 		case l.Epochs[number] != nil:
+			continue
+		case len(l.Epochs) >= maxBundles:
+			// What can be done is done all the same, and the tree written.
+			l.late = fmt.Errorf("epoch %d is not issued: there are %d, the most that an index lists; retire those that are over (lever keys issue does, --after-pause if the issuer has not run for long), or let epochs last longer (cak_epoch)", number, len(l.Epochs))
 			continue
 		}
 		g, err := l.make(number)
@@ -75,9 +69,6 @@ func (l *ledger) issueEpochs(o *Options) (changed bool, err error) {
 		}
 		l.Epochs[number].All = []uint32{g}
 		changed = true
-	}
-	if len(l.Epochs) > maxBundles {
-		return changed, fmt.Errorf("there would be %d epochs, at most %d may be issued at a time; retire those that are over", len(l.Epochs), maxBundles)
 	}
 	return changed, nil
 }

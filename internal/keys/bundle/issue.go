@@ -45,9 +45,15 @@ type Options struct {
 
 	// Epochs are to be issued, unless they are already. Those that were issued before
 	// stay until Retire is beyond them: their seeds are erased, and no index lists
-	// them any more, so that they must be out of use at all nodes.
+	// them any more, so that they must be out of use at all nodes. It is done also
+	// when something else fails.
 	Epochs []uint64
 	Retire uint64
+	// EpochLength is how long an epoch lasts, on a schedule. With it Retire does not
+	// believe a clock that has jumped ahead, until what was issued after that has been
+	// out for an epoch, or AfterPause says that there was a pause.
+	EpochLength time.Duration
+	AfterPause  bool
 	// Reissue, Revoke and Readmit change what links and nodes have of them. They may
 	// be given again if it is not known whether they were carried out.
 	Reissue []Reissue
@@ -74,6 +80,8 @@ type Result struct {
 	// altogether, with so many Keys sealed.
 	Nodes, Indexes, Bundles, Keys int
 	Octets                        int64
+	// Retired is how many epochs are over now and were not before.
+	Retired int
 	// Warnings say what is not as safe as it should be.
 	Warnings []string
 }
@@ -103,6 +111,7 @@ func Issue(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return fail(err)
 	}
+	result.Retired, result.Warnings = l.retired, l.warnings
 	if changed {
 		if err := errors.Join(l.save(), l.sweep()); err != nil {
 			return fail(err)
@@ -112,7 +121,8 @@ func Issue(ctx context.Context, o Options) (Result, error) {
 		return fail(err)
 	}
 	w := newWriter(&o, l)
-	err = w.all(ctx)
+	w.result = result
+	err = errors.Join(w.all(ctx), l.late)
 	result = w.result
 	if err != nil {
 		return fail(err)

@@ -33,8 +33,12 @@ type nodeWriter struct {
 	sequence uint64
 }
 
+// unsealable is why nothing can be sealed to a node.
+type unsealable struct{ error }
+
 // node brings one node's directory up to date: bundles, then the index, and then
-// away with what that no longer lists.
+// away with what that no longer lists. Where nothing can be sealed, what is revoked
+// or retired goes all the same.
 func (w *writer) node(ctx context.Context, node string) error {
 	n := &nodeWriter{writer: w, node: node}
 	for _, i := range w.links[node] {
@@ -50,6 +54,7 @@ func (w *writer) node(ctx context.Context, node string) error {
 		return nil // a directory of something else, or of a node that has nothing already
 	}
 	listed := []Listed{}
+	var cannot error
 	for _, number := range w.epochs {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -59,15 +64,22 @@ func (w *writer) node(ctx context.Context, node string) error {
 			continue
 		}
 		l, err := n.bundle(ctx, number, entries)
-		if err != nil {
+		if u, ok := errors.AsType[unsealable](err); ok {
+			cannot = u.error
+		} else if err != nil {
 			return err
 		}
-		listed = append(listed, l)
+		if l.Epoch != 0 {
+			listed = append(listed, l)
+		}
+	}
+	if cannot != nil && n.old == nil {
+		return cannot // there is nothing to take back
 	}
 	if err := n.index(listed); err != nil {
 		return err
 	}
-	return n.tidy(listed)
+	return errors.Join(cannot, n.tidy(listed))
 }
 
 func (n *nodeWriter) path(name string) string { return filepath.Join(n.Out, n.node, name) }
@@ -87,9 +99,9 @@ func (n *nodeWriter) entries(number uint64) (all []entryHead) {
 }
 
 // content is the digest of all that a bundle says, but for its sequence and times.
-func (n *nodeWriter) content(number uint64, entries []entryHead) string {
+func (n *nodeWriter) content(number uint64, entries []entryHead, inventory string, prints []string) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "lever bundle content v1 %s %q %d %s %q\n", n.trust[0], n.node, number, n.inventory, n.prints)
+	fmt.Fprintf(h, "lever bundle content v1 %s %q %d %s %q\n", n.trust[0], n.node, number, inventory, prints)
 	for _, e := range entries {
 		fmt.Fprintf(h, "%q %q %d %s\n", e.Link, e.Nodes, e.Generation, n.commits[keys.Epoch{Number: number, Generation: e.Generation}])
 	}
@@ -138,22 +150,32 @@ func (n *nodeWriter) begin() error {
 	return nil
 }
 
+// there is the bundle of an epoch that lies in the tree and is ours; nil if none is.
+func (n *nodeWriter) there(ctx context.Context, number uint64) (*signed.Statement, *bundleHeader) {
+	text, err := (directory{n.path("")}).get(ctx, fileName(number), signed.MaxSize)
+	if err != nil {
+		return nil, nil
+	}
+	s, h, err := parseBundle(text, n.trust, 1)
+	if err != nil || h.Node != n.node || h.Epoch != number {
+		return nil, nil
+	}
+	return s, h
+}
+
 // bundle leaves the bundle that is there, or writes it.
 func (n *nodeWriter) bundle(ctx context.Context, number uint64, entries []entryHead) (Listed, error) {
 	if err := n.recipients(); err != nil {
-		return Listed{}, err
+		return n.keep(ctx, number, entries), unsealable{err}
 	}
 	l := Listed{Epoch: number}
 	for _, e := range entries {
 		l.Generations = max(l.Generations, e.Generation+1)
 	}
-	content := n.content(number, entries)
-	if text, err := (directory{n.path("")}).get(ctx, fileName(number), signed.MaxSize); err == nil {
-		s, h, err := parseBundle(text, n.trust, 1)
-		if err == nil && h.Node == n.node && h.Epoch == number && h.Content == content && n.now.Add(n.BundleLife/2).Before(s.Expires) {
-			l.Sequence, l.SHA256, l.Size = h.Sequence, s.SHA256, s.Size
-			return l, nil
-		}
+	content := n.content(number, entries, n.inventory, n.prints)
+	if s, h := n.there(ctx, number); s != nil && h.Content == content && (n.now.Add(n.BundleLife/2).Before(s.Expires) || n.over(number)) {
+		l.Sequence, l.SHA256, l.Size = h.Sequence, s.SHA256, s.Size
+		return l, nil
 	}
 	if err := n.begin(); err != nil {
 		return l, err
@@ -181,6 +203,38 @@ func (n *nodeWriter) bundle(ctx context.Context, number uint64, entries []entryH
 	n.mu.Unlock()
 	l.Sequence, l.SHA256, l.Size = n.sequence, s.SHA256, s.Size
 	return l, nil
+}
+
+// keep is what the index goes on listing of an epoch for which nothing can be
+// sealed: what is there, but not if something in it may have been revoked since.
+func (n *nodeWriter) keep(ctx context.Context, number uint64, entries []entryHead) (none Listed) {
+	if n.old == nil {
+		return none
+	}
+	i := slices.IndexFunc(n.old.Bundles, func(l Listed) bool { return l.Epoch == number })
+	s, h := n.there(ctx, number)
+	if i < 0 || s == nil || n.old.Bundles[i].matches(s, h) != nil {
+		return none
+	}
+	if h.Content != n.content(number, entries, h.Inventory, h.Recipients) && n.lost(number) {
+		return none
+	}
+	return n.old.Bundles[i]
+}
+
+// lost tells whether one of the node's links may have had something of an epoch that
+// it has no more: its first generation.
+func (n *nodeWriter) lost(number uint64) bool {
+	return slices.ContainsFunc(n.links, func(l LinkSpec) bool {
+		g := n.ledger.Epochs[number].generations(l.ID)
+		return len(g) == 0 || g[0] != 0 || slices.ContainsFunc(l.Nodes, func(node string) bool { return n.revoked[node] })
+	})
+}
+
+// over tells whether an epoch has had its time: its bundle is not sealed again for
+// its dates alone.
+func (n *nodeWriter) over(number uint64) bool {
+	return keys.Epoch{Number: number}.Start().Add(n.BundleLife + 2*n.EpochLength).Before(n.now)
 }
 
 // seal derives the keys of a bundle and encrypts them.

@@ -40,6 +40,12 @@ type ledger struct {
 	seeds map[keys.Epoch]secret.Key
 	// step is called before each change on disk; tests fail there.
 	step func(what string) error
+
+	// Of this run: what could not be decided, though the rest could; what the operator
+	// should see to; how many epochs were retired.
+	late     error
+	warnings []string
+	retired  int
 }
 
 // journal is what was decided; none of it is secret.
@@ -52,6 +58,10 @@ type journal struct {
 	Sequence uint64 `json:"sequence"`
 	// RetiredBefore is the first epoch whose seeds may still be there.
 	RetiredBefore uint64 `json:"retired_before"`
+	// Current is the epoch that was current at the last run, by a clock that nothing
+	// speaks against; Doubt is not nil while something does.
+	Current uint64 `json:"current,omitempty"`
+	Doubt   *doubt `json:"doubt,omitempty"`
 	// Epochs are those that were issued and are not retired.
 	Epochs map[uint64]*epochState `json:"epochs"`
 	// RevokedNodes get nothing, nor does any link that they are on.
