@@ -112,10 +112,12 @@ schedule: each is numbered by the minute at which it starts, since 1970, and
 begins by itself. --epochs 1 is the current one, 2 and 3 those that follow; none is
 issued further ahead. lever keys serve does it for as long as it runs.
 
-Of bundles it retires what is over, too: older than max_age and cak_epoch. It does
-not when the clock is far ahead of what was issued last, for that may be wrong:
-then what there was stays until what is new has been out for an epoch, or until
---after-pause says that nothing was issued for so long.
+Of bundles it keeps what links have that are not in the inventory any more, until
+that is over, and warns of them; a node that a link no longer has loses its keys.
+What is over it retires: what is older than max_age and cak_epoch. It does not when
+the clock is far ahead of what was issued last, for that may be wrong: then what
+there was stays until what is new has been out for an epoch, or until --after-pause
+says that nothing was issued for so long.
 
 Between two directories epochs are counted, after the highest that the directory
 has or has had, and begin when they arrive. Copy the directory to both ends, each

@@ -154,7 +154,7 @@ func (b *bundleChannel) Revoke(ctx context.Context, t Target) ([]string, error) 
 	case t.Link != "":
 		o.Revoke.Links = []string{t.Link}
 	case !t.Exact.IsZero():
-		return nil, fmt.Errorf("revoking %s: bundles are revoked by the number, with all generations; then issue it again (--reissue %d)", t, t.Number)
+		return nil, fmt.Errorf("revoking %s: bundles are revoked by the number, with all generations: give %d", t, t.Number)
 	default:
 		o.Revoke.Epochs, o.Revoke.Links = []uint64{t.Number}, t.Links
 	}

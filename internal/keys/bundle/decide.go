@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/lever-link/lever/internal/keys"
 )
@@ -39,7 +40,7 @@ type Revocation struct {
 // decide brings the journal to what the options ask for, with the seeds that this
 // needs, and tells whether it has changed. Deciding the same again changes nothing.
 func (l *ledger) decide(o *Options) (changed bool, err error) {
-	for _, decide := range []func(*Options) (bool, error){l.retire, l.issueEpochs, l.revoke, l.reissue, l.moveLinks} {
+	for _, decide := range []func(*Options) (bool, error){l.retire, l.issueEpochs, l.revoke, l.readmit, l.reissue, l.moveLinks, l.renew} {
 		c, err := decide(o)
 		if err != nil {
 			return changed, err
@@ -68,6 +69,9 @@ func (l *ledger) issueEpochs(o *Options) (changed bool, err error) {
 			return changed, err
 		}
 		l.Epochs[number].All = []uint32{g}
+		for _, link := range l.gone(o) {
+			l.Epochs[number].set(link, []uint32{})
+		}
 		changed = true
 	}
 	return changed, nil
@@ -82,12 +86,7 @@ func (l *ledger) revoke(o *Options) (changed bool, err error) {
 			l.RevokedNodes = slices.Sorted(slices.Values(append(l.RevokedNodes, n)))
 			changed = true
 		}
-	}
-	for _, n := range o.Readmit {
-		if i := slices.Index(l.RevokedNodes, n); i >= 0 {
-			l.RevokedNodes = slices.Delete(l.RevokedNodes, i, i+1)
-			changed = true
-		}
+		changed = l.takeBack(o, n) || changed
 	}
 	epochs := o.Revoke.Epochs
 	if len(epochs) == 0 && len(o.Revoke.Links) > 0 {
@@ -112,6 +111,101 @@ func (l *ledger) revoke(o *Options) (changed bool, err error) {
 		}
 	}
 	return changed, nil
+}
+
+// takeBack leaves the links of a node without what they have, so that they never get
+// the same again.
+func (l *ledger) takeBack(o *Options, node string) (changed bool) {
+	for _, link := range l.all(o) {
+		if !slices.Contains(link.Nodes, node) {
+			continue
+		}
+		for _, state := range l.Epochs {
+			if len(state.generations(link.ID)) > 0 {
+				state.set(link.ID, []uint32{})
+				changed = true
+			}
+		}
+	}
+	return changed
+}
+
+func (l *ledger) readmit(o *Options) (changed bool, err error) {
+	for _, n := range o.Readmit {
+		i := slices.Index(l.RevokedNodes, n)
+		if i < 0 {
+			return changed, fmt.Errorf("readmitting node %q: it was not revoked; if this was asked for before and broke off, issue", n)
+		}
+		l.RevokedNodes = slices.Delete(l.RevokedNodes, i, i+1)
+		l.takeBack(o, n) // what was issued meanwhile has its first name still
+		changed = true
+	}
+	return changed, nil
+}
+
+// renew gives a further generation of the epochs that are asked for to links that
+// have none of them any more: what was revoked stays so, and is replaced at once. Of
+// a node that was admitted again it is all epochs that are not over.
+func (l *ledger) renew(o *Options) (changed bool, err error) {
+	if len(o.Revoke.Nodes)+len(o.Revoke.Epochs)+len(o.Revoke.Links) > 0 {
+		return false, nil
+	}
+	epochs := o.Epochs
+	if len(o.Readmit) > 0 {
+		epochs = slices.Collect(maps.Keys(l.Epochs))
+		if o.EpochLength > 0 {
+			current := keys.ScheduledEpoch(o.Now(), o.EpochLength).Number
+			epochs = slices.DeleteFunc(epochs, func(n uint64) bool { return n < current })
+		}
+	}
+	epochs = slices.Compact(slices.Sorted(slices.Values(epochs)))
+	var wait []string
+	for _, link := range o.Links {
+		if i := slices.IndexFunc(link.Nodes, func(n string) bool { return slices.Contains(l.RevokedNodes, n) }); i >= 0 {
+			wait = append(wait, fmt.Sprintf("link %s gets no keys: its node %s was revoked; take it out of the inventory", link.ID, link.Nodes[i]))
+			continue
+		}
+		for _, number := range epochs {
+			state := l.Epochs[number]
+			if state == nil || len(state.generations(link.ID)) > 0 {
+				continue
+			}
+			if err := l.replace(o, number); err != nil {
+				l.late = errors.Join(l.late, err)
+			} else {
+				changed = true
+			}
+		}
+	}
+	if len(epochs) > 0 {
+		l.warn(wait)
+	}
+	return changed, nil
+}
+
+// replace makes one further generation of an epoch for all links of the inventory
+// that have none and may have one.
+func (l *ledger) replace(o *Options, number uint64) error {
+	g, err := l.make(number)
+	if err != nil {
+		return err
+	}
+	state := l.Epochs[number]
+	for _, link := range o.Links {
+		revoked := slices.ContainsFunc(link.Nodes, func(n string) bool { return slices.Contains(l.RevokedNodes, n) })
+		if len(state.generations(link.ID)) == 0 && !revoked {
+			state.set(link.ID, []uint32{g})
+		}
+	}
+	return nil
+}
+
+// warn adds warnings, as far as anybody reads them.
+func (l *ledger) warn(all []string) {
+	if n := len(all); n > maxReported {
+		all = append(all[:maxReported:maxReported], fmt.Sprintf("and %d more", n-maxReported))
+	}
+	l.warnings = append(l.warnings, all...)
 }
 
 func (l *ledger) reissue(o *Options) (changed bool, err error) {
@@ -156,24 +250,30 @@ func (l *ledger) reissue(o *Options) (changed bool, err error) {
 
 // moveLinks gives a link that has other nodes than before a new generation of every
 // epoch in which it had one, for its material is another: one name must not stand
-// for two keys.
+// for two keys. A link that is not in the inventory any more keeps what it has until
+// that is retired: what is missing from an inventory says nothing about keys.
 func (l *ledger) moveLinks(o *Options) (changed bool, err error) {
-	var moved []string
+	var moved, lose []string
 	for _, link := range o.Links {
-		h := sha256.New()
-		for _, n := range slices.Sorted(slices.Values(link.Nodes)) {
-			fmt.Fprintf(h, "%q\n", n)
-		}
-		d := hex.EncodeToString(h.Sum(nil)[:16])
-		old := l.Links[link.ID]
-		if d == old {
+		nodes := slices.Sorted(slices.Values(link.Nodes))
+		now, old := strings.Join(nodes, "/"), l.Links[link.ID]
+		if now == old {
 			continue
 		}
-		l.Links[link.ID], changed = d, true
-		if old != "" {
-			moved = append(moved, link.ID)
+		l.Links[link.ID], changed = now, true
+		if old == "" || old == oldDigest(nodes) {
+			continue
+		}
+		moved = append(moved, link.ID)
+		for _, n := range membersOf(old) {
+			if !slices.Contains(nodes, n) {
+				lose = append(lose, fmt.Sprintf("node %s is not on link %s any more, and loses its keys", n, link.ID))
+				l.Left = append(l.Left, n)
+			}
 		}
 	}
+	l.Left = slices.Compact(slices.Sorted(slices.Values(l.Left)))
+	l.warn(lose)
 	for _, number := range slices.Sorted(maps.Keys(l.Epochs)) {
 		state, g, made := l.Epochs[number], uint32(0), false
 		for _, link := range moved {
@@ -189,5 +289,67 @@ func (l *ledger) moveLinks(o *Options) (changed bool, err error) {
 			state.set(link, []uint32{g})
 		}
 	}
-	return changed, nil
+	return l.forget(o) || changed, nil
+}
+
+// forget drops links that are in no inventory and have nothing any more, and warns of
+// those that still have something.
+func (l *ledger) forget(o *Options) (changed bool) {
+	var keep []string
+	for _, link := range l.gone(o) {
+		has := func(state *epochState) bool { return len(state.generations(link)) > 0 }
+		known := membersOf(l.Links[link]) != nil
+		if known && slices.ContainsFunc(slices.Collect(maps.Values(l.Epochs)), has) {
+			keep = append(keep, fmt.Sprintf("link %s is not in the inventory any more: it gets nothing new, and keeps what it has until that is over (lever keys revoke takes it away, by an inventory that has the link)", link))
+			continue
+		}
+		for _, state := range l.Epochs {
+			if has(state) {
+				state.set(link, []uint32{})
+			}
+		}
+		delete(l.Links, link)
+		changed = true
+	}
+	l.warn(keep)
+	return changed
+}
+
+// gone are the links that the inventory no longer has, in order.
+func (l *ledger) gone(o *Options) (gone []string) {
+	for _, link := range slices.Sorted(maps.Keys(l.Links)) {
+		if _, ok := slices.BinarySearchFunc(o.Links, link, func(l LinkSpec, id string) int { return strings.Compare(l.ID, id) }); !ok {
+			gone = append(gone, link)
+		}
+	}
+	return gone
+}
+
+// all are the links of the inventory and those that are gone from it, in order.
+func (l *ledger) all(o *Options) []LinkSpec {
+	all := slices.Clone(o.Links)
+	for _, link := range l.gone(o) {
+		if nodes := membersOf(l.Links[link]); nodes != nil {
+			all = append(all, LinkSpec{link, nodes})
+		}
+	}
+	slices.SortFunc(all, func(a, b LinkSpec) int { return strings.Compare(a.ID, b.ID) })
+	return all
+}
+
+// membersOf are the nodes of a link by the journal; nil if it does not say.
+func membersOf(text string) []string {
+	if !strings.Contains(text, "/") {
+		return nil
+	}
+	return strings.Split(text, "/")
+}
+
+// oldDigest is what journals of version 1 have in place of the nodes.
+func oldDigest(nodes []string) string {
+	h := sha256.New()
+	for _, n := range nodes {
+		fmt.Fprintf(h, "%q\n", n)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
 }

@@ -35,8 +35,9 @@ type Options struct {
 	// Key signs.
 	Key *signed.Key
 
-	// Links are all links, with ends on all their nodes: what is not among them is
-	// revoked.
+	// Links are all links, with ends on all their nodes. What is not among them gets
+	// nothing new, and keeps what it has until that is retired; a node that is not on a
+	// link any more loses what it has of it.
 	Links []LinkSpec
 	// Recipients are a node's public keys, from its inventory.
 	Recipients func(node string) []string
@@ -54,8 +55,10 @@ type Options struct {
 	// out for an epoch, or AfterPause says that there was a pause.
 	EpochLength time.Duration
 	AfterPause  bool
-	// Reissue, Revoke and Readmit change what links and nodes have of them. They may
-	// be given again if it is not known whether they were carried out.
+	// Reissue, Revoke and Readmit change what links and nodes have of them. Reissue and
+	// Revoke may be given again if it is not known whether they were carried out. What
+	// was revoked is replaced when its epoch is asked for again, by a next generation;
+	// what nodes have that were revoked, when they are admitted again.
 	Reissue []Reissue
 	Revoke  Revocation
 	Readmit []string
@@ -127,8 +130,8 @@ func Issue(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if len(l.Unfinished) > 0 {
-		l.Unfinished = nil
+	if len(l.Unfinished)+len(l.Left) > 0 {
+		l.Unfinished, l.Left = nil, nil
 		if err := l.save(); err != nil {
 			return fail(err)
 		}
@@ -190,8 +193,10 @@ type writer struct {
 	epochs  []uint64
 	commits map[keys.Epoch]string
 	revoked map[string]bool
-	// links are, for each node, the places of its links in Options.Links.
+	// links are, for each node, the places of its links in Options.Links; gone those of
+	// links that the inventory no longer has.
 	links map[string][]int32
+	gone  map[string][]LinkSpec
 	trust []signed.PublicKey
 	now   time.Time
 
@@ -204,7 +209,7 @@ type writer struct {
 func newWriter(o *Options, l *ledger) *writer {
 	w := &writer{
 		Options: o, ledger: l, commits: make(map[keys.Epoch]string), revoked: make(map[string]bool),
-		links: make(map[string][]int32), trust: []signed.PublicKey{o.Key.Public()}, now: o.Now(),
+		links: make(map[string][]int32), gone: make(map[string][]LinkSpec), trust: []signed.PublicKey{o.Key.Public()}, now: o.Now(),
 	}
 	for number := range l.Epochs {
 		w.epochs = append(w.epochs, number)
@@ -219,6 +224,12 @@ func newWriter(o *Options, l *ledger) *writer {
 	for i, link := range o.Links {
 		for _, n := range link.Nodes {
 			w.links[n] = append(w.links[n], int32(i))
+		}
+	}
+	for _, id := range l.gone(o) {
+		nodes := membersOf(l.Links[id])
+		for _, n := range nodes {
+			w.gone[n] = append(w.gone[n], LinkSpec{id, nodes})
 		}
 	}
 	return w

@@ -122,7 +122,7 @@ func TestRevoke(t *testing.T) {
 		{"a node", func(_ *fleet, o *Options) { o.Revoke = Revocation{Nodes: []string{"c"}} },
 			[]string{"ab 0.0", "ab 1.0"}, 4},
 		{"a node that is not in the inventory any more", func(_ *fleet, o *Options) { o.Links = o.Links[:1] },
-			[]string{"ab 0.0", "ab 1.0"}, 4},
+			[]string{"ab 0.0", "ab 1.0", "ac 0.0", "ac 1.0", "bc 0.0", "bc 1.0"}, 0},
 		{"a generation", func(_ *fleet, o *Options) { o.Reissue = []Reissue{{Epoch: epochAt(1), Replace: true}} },
 			[]string{"ab 0.0", "ab 1.1", "ac 0.0", "ac 1.1", "bc 0.0", "bc 1.1"}, 3},
 		{"reissue all", func(_ *fleet, o *Options) { o.Reissue = []Reissue{{Epoch: epochAt(1)}} },
@@ -209,17 +209,130 @@ func TestRevoke(t *testing.T) {
 	}
 }
 
-// A node that was revoked has nothing until it is admitted again.
+// A node that was revoked has nothing until it is admitted again, and then nothing
+// that it had.
 func TestReadmit(t *testing.T) {
 	f := newFleet(t)
-	f.issue(func(o *Options) { o.Revoke.Nodes = []string{"c"} })
-	f.issue(func(o *Options) { o.Epochs = []uint64{epochAt(2)} })
+	f.issue(nil)
+	f.issue(func(o *Options) { o.Epochs, o.Revoke.Nodes = nil, []string{"c"} })
+	r := f.issue(func(o *Options) { o.Epochs = []uint64{epochAt(2)} })
 	if m := f.material("c"); len(m) != 0 {
 		t.Errorf("a revoked node has %v", m)
 	}
-	f.issue(func(o *Options) { o.Readmit = []string{"c"} })
-	if m := f.agreed(); len(m) != 9 {
-		t.Errorf("%d keys after its return", len(m))
+	if want := "link ac gets no keys: its node c was revoked"; len(r.Warnings) != 2 || !strings.HasPrefix(r.Warnings[0], want) {
+		t.Errorf("warnings %q, want %q and one more", r.Warnings, want)
+	}
+	f.issue(func(o *Options) { o.Epochs, o.Readmit = nil, []string{"c"} })
+	f.has("ab 0.0", "ab 1.0", "ab 2.0", "ac 0.1", "ac 1.1", "ac 2.1", "bc 0.1", "bc 1.1", "bc 2.1")
+	o := f.opts
+	o.Readmit = []string{"c"}
+	if _, err := Issue(t.Context(), o); err == nil || !strings.Contains(err.Error(), "it was not revoked") {
+		t.Errorf("readmitting again: %v", err)
+	}
+	// Nor has it if its links were not in the inventory meanwhile.
+	links := f.opts.Links
+	f.issue(func(o *Options) { o.Revoke.Nodes = []string{"c"} })
+	f.opts.Links = links[:1]
+	f.issue(nil)
+	f.issue(func(o *Options) { o.Epochs, o.Readmit = nil, []string{"c"} })
+	f.opts.Links = links
+	f.issue(nil)
+	f.has("ab 0.0", "ab 1.0", "ab 2.0", "ac 0.2", "ac 1.2", "bc 0.2", "bc 1.2")
+}
+
+// What was revoked is replaced when it is issued again, and is not left without.
+func TestRevokedIsReplaced(t *testing.T) {
+	f := newFleet(t)
+	for _, step := range []struct {
+		revoke Revocation
+		want   []string
+	}{
+		{Revocation{Links: []string{"ab"}}, []string{"ab 0.1", "ab 1.1", "ac 0.0", "ac 1.0", "bc 0.0", "bc 1.0"}},
+		{Revocation{Epochs: []uint64{epochAt(1)}}, []string{"ab 0.1", "ab 1.2", "ac 0.0", "ac 1.2", "bc 0.0", "bc 1.2"}},
+		{Revocation{Epochs: []uint64{epochAt(0)}, Links: []string{"ac"}}, []string{"ab 0.1", "ab 1.2", "ac 0.2", "ac 1.2", "bc 0.0", "bc 1.2"}},
+	} {
+		f.issue(nil)
+		f.issue(func(o *Options) { o.Epochs, o.Revoke = nil, step.revoke })
+		f.issue(nil)
+		f.has(step.want...)
+	}
+	// A link that is new has what the others have.
+	f.opts.Links = append(f.opts.Links, LinkSpec{"new", []string{"a", "b"}})
+	f.issue(nil)
+	f.has("ab 0.1", "ab 1.2", "ac 0.2", "ac 1.2", "bc 0.0", "bc 1.2", "new 0.0", "new 1.3")
+}
+
+// A journal of version 1 has digests in place of nodes.
+func TestOldJournal(t *testing.T) {
+	f := newFleet(t)
+	f.issue(nil)
+	path := filepath.Join(f.opts.Issuer, "journal.json")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, nodes := range [][]string{{"a", "b"}, {"a", "c"}, {"b", "c"}} {
+		text = bytes.ReplaceAll(text, []byte(`"`+strings.Join(nodes, "/")+`"`), []byte(`"`+oldDigest(nodes)+`"`))
+	}
+	text = bytes.Replace(text, []byte(`"version":2`), []byte(`"version":1`), 1)
+	if err := keyfile.Replace(path, text); err != nil {
+		t.Fatal(err)
+	}
+	files := tree(t, f.opts.Out)
+	if f.issue(nil); !maps.Equal(files, tree(t, f.opts.Out)) {
+		t.Error("something was issued again")
+	}
+	f.opts.Links[0].Nodes = []string{"b", "c"}
+	f.issue(nil)
+	f.has("ab 0.1", "ab 1.1", "ac 0.0", "ac 1.0", "bc 0.0", "bc 1.0")
+}
+
+// What an inventory no longer has gets nothing new, and keeps what it has; a node
+// that a link no longer has loses it.
+func TestPartialInventory(t *testing.T) {
+	f := newFleet(t)
+	for _, n := range []string{"d", "e"} {
+		f.enrol(n)
+	}
+	f.opts.Links = append(f.opts.Links, LinkSpec{"de", []string{"d", "e"}}, LinkSpec{"group", []string{"a", "b", "e"}})
+	f.issue(nil)
+	all := f.opts.Links
+	delete(f.to, "d") // nobody can seal to what is in no inventory
+	f.opts.Links = all[:1]
+	r := f.issue(func(o *Options) { o.Epochs = append(o.Epochs, epochAt(2)) })
+	if len(r.Warnings) != 4 || !strings.HasPrefix(r.Warnings[0], "link ac is not in the inventory any more") {
+		t.Errorf("warnings %q", r.Warnings)
+	}
+	if m := f.material("d"); len(m) != 2 {
+		t.Errorf("d has %v", slices.Sorted(maps.Keys(m)))
+	}
+	if m := f.material("c"); len(m) != 4 {
+		t.Errorf("c has %v", slices.Sorted(maps.Keys(m)))
+	}
+	if m := f.material("a"); len(m) != 7 {
+		t.Errorf("a has %v", slices.Sorted(maps.Keys(m)))
+	}
+	f.verify()
+	// It goes with its epochs, and is forgotten with the last of them.
+	f.issue(func(o *Options) { o.Retire, o.Epochs = epochAt(1), nil })
+	if m := f.material("d"); len(m) != 1 {
+		t.Errorf("d has %v", slices.Sorted(maps.Keys(m)))
+	}
+	if r := f.issue(func(o *Options) { o.Retire, o.Epochs = epochAt(2), nil }); len(r.Warnings) != 0 || len(f.material("d")) != 0 {
+		t.Errorf("d has %v, warnings %q", f.material("d"), r.Warnings)
+	}
+	// A node that leaves a link loses it, be there a recipient or not.
+	f.opts.Links, f.opts.Epochs = all[1:], []uint64{epochAt(2), epochAt(3)}
+	f.enrol("d")
+	f.issue(nil)
+	delete(f.to, "e")
+	f.opts.Links[len(f.opts.Links)-1].Nodes = []string{"a", "b"}
+	r, err := Issue(t.Context(), f.opts)
+	if err == nil || !slices.Contains(r.Warnings, "node e is not on link group any more, and loses its keys") {
+		t.Errorf("%q, %v", r.Warnings, err)
+	}
+	if m := f.material("e"); len(m) != 0 {
+		t.Errorf("e has %v", slices.Sorted(maps.Keys(m)))
 	}
 }
 

@@ -87,7 +87,7 @@ func (n *nodeWriter) path(name string) string { return filepath.Join(n.Out, n.no
 // entries are what the node has of an epoch, without the keys, in order.
 func (n *nodeWriter) entries(number uint64) (all []entryHead) {
 	state := n.ledger.Epochs[number]
-	for _, link := range n.links {
+	for _, link := range slices.Concat(n.links, n.gone[n.node]) {
 		if slices.ContainsFunc(link.Nodes, func(node string) bool { return n.revoked[node] }) {
 			continue
 		}
@@ -95,6 +95,7 @@ func (n *nodeWriter) entries(number uint64) (all []entryHead) {
 			all = append(all, entryHead{link.ID, slices.Sorted(slices.Values(link.Nodes)), g})
 		}
 	}
+	slices.SortFunc(all, entryHead.compare)
 	return all
 }
 
@@ -165,6 +166,9 @@ func (n *nodeWriter) there(ctx context.Context, number uint64) (*signed.Statemen
 
 // bundle leaves the bundle that is there, or writes it.
 func (n *nodeWriter) bundle(ctx context.Context, number uint64, entries []entryHead) (Listed, error) {
+	if len(n.links) == 0 {
+		return n.keep(ctx, number, entries), nil
+	}
 	if err := n.recipients(); err != nil {
 		return n.keep(ctx, number, entries), unsealable{err}
 	}
@@ -206,7 +210,7 @@ func (n *nodeWriter) bundle(ctx context.Context, number uint64, entries []entryH
 }
 
 // keep is what the index goes on listing of an epoch for which nothing can be
-// sealed: what is there, but not if something in it may have been revoked since.
+// sealed, or for a node that is on no link any more: what is there, but not if something in it may have been revoked since.
 func (n *nodeWriter) keep(ctx context.Context, number uint64, entries []entryHead) (none Listed) {
 	if n.old == nil {
 		return none
@@ -223,9 +227,9 @@ func (n *nodeWriter) keep(ctx context.Context, number uint64, entries []entryHea
 }
 
 // lost tells whether one of the node's links may have had something of an epoch that
-// it has no more: its first generation.
+// it has no more: its first generation, or all of it with the link.
 func (n *nodeWriter) lost(number uint64) bool {
-	return slices.ContainsFunc(n.links, func(l LinkSpec) bool {
+	return len(n.links) == 0 || slices.Contains(n.ledger.Left, n.node) || slices.ContainsFunc(n.links, func(l LinkSpec) bool {
 		g := n.ledger.Epochs[number].generations(l.ID)
 		return len(g) == 0 || g[0] != 0 || slices.ContainsFunc(l.Nodes, func(node string) bool { return n.revoked[node] })
 	})
@@ -260,7 +264,7 @@ func (n *nodeWriter) seal(number uint64, entries []entryHead) ([]byte, error) {
 // index leaves the index that is there, or writes it.
 func (n *nodeWriter) index(listed []Listed) error {
 	if n.old != nil && n.old.Inventory == n.inventory && slices.Equal(n.old.Bundles, listed) &&
-		(len(n.links) == 0 || n.now.Add(n.IndexLife/2).Before(n.oldStatement.Expires)) {
+		(len(n.links)+len(listed) == 0 || n.now.Add(n.IndexLife/2).Before(n.oldStatement.Expires)) {
 		return nil
 	}
 	if err := n.begin(); err != nil {

@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	journalVersion = 1
+	journalVersion = 2
 	seedSuffix     = ".seed"
 	issuerMark     = ".lever-issuer"
 )
@@ -66,9 +66,13 @@ type journal struct {
 	Epochs map[uint64]*epochState `json:"epochs"`
 	// RevokedNodes get nothing, nor does any link that they are on.
 	RevokedNodes []string `json:"revoked_nodes"`
-	// Links are digests of the nodes that each link was last issued for: other
-	// nodes are given other material, which needs another generation.
+	// Links are the nodes that each link was last issued for, in order and with slashes
+	// between them: other nodes are given other material, which needs another
+	// generation.
 	Links map[string]string `json:"links"`
+	// Left are nodes that are not on some link any more, and of which it is not known
+	// yet that what they have says so.
+	Left []string `json:"left,omitempty"`
 	// Unfinished are reissues that may not all have been written yet. Asking for one
 	// again does not make a further generation.
 	Unfinished []Reissue `json:"unfinished"`
@@ -150,11 +154,12 @@ func openLedger(dir string, side keys.Side, step func(string) error) (l *ledger,
 		return l, errors.New("its journal is not one; restore it from a backup")
 	}
 	switch {
-	case l.Version != journalVersion:
+	case l.Version < 1 || l.Version > journalVersion:
 		return l, fmt.Errorf("its journal has version %d, this Lever knows %d: run the Lever that wrote it", l.Version, journalVersion)
 	case l.Channel != side.String():
 		return l, fmt.Errorf("it is the issuer of channel %q, not %s; keep the channels apart, best on different systems", l.Channel, side)
 	}
+	l.Version = journalVersion
 	return l, nil
 }
 

@@ -208,10 +208,11 @@ func TestRevokeWithoutRecipients(t *testing.T) {
 		{"nothing", func(*Options) {}, 2, 2},
 		{"another link", func(o *Options) { o.Revoke.Links, o.Revoke.Epochs = []string{"bc"}, []uint64{epochAt(0)} }, 2, 2},
 		{"a new link", func(o *Options) { o.Links = append(slices.Clone(o.Links), LinkSpec{"ab2", []string{"a", "b"}}) }, 2, 2},
-		{"its link", func(o *Options) { o.Revoke.Links, o.Revoke.Epochs = []string{"ab"}, []uint64{epochAt(0)} }, 1, 1},
-		{"the far end", func(o *Options) { o.Revoke.Nodes = []string{"c"} }, 0, 1},
+		{"its link", func(o *Options) { o.Revoke.Links, o.Revoke.Epochs = []string{"ab"}, []uint64{epochAt(0)} }, 1, 2},
+		{"the far end", func(o *Options) { o.Revoke.Nodes = []string{"c"} }, 0, 2},
 	} {
 		o := f.opts
+		o.Epochs = nil
 		test.change(&o)
 		_, err := Issue(t.Context(), o)
 		if err == nil || !strings.Contains(err.Error(), `node "a": it has no recipients`) {
