@@ -107,6 +107,12 @@ func Issue(ctx context.Context, o Options) (Result, error) {
 		return fail(err)
 	}
 	defer l.close()
+	if err := l.claim(o.Out); err != nil {
+		return fail(err)
+	}
+	if err := l.newer(ctx, o.Out, []signed.PublicKey{o.Key.Public()}); err != nil {
+		return fail(err)
+	}
 	if err := l.sweep(); err != nil {
 		return fail(err)
 	}
@@ -120,7 +126,7 @@ func Issue(ctx context.Context, o Options) (Result, error) {
 			return fail(err)
 		}
 	}
-	if err := errors.Join(l.read(), l.claim(o.Out)); err != nil {
+	if err := l.read(); err != nil {
 		return fail(err)
 	}
 	w := newWriter(&o, l)
@@ -146,6 +152,9 @@ func (o *Options) check() error {
 	}
 	if o.Recipients == nil {
 		return errors.New("there are no recipients to seal to")
+	}
+	if err := apart(o.Issuer, o.Out); err != nil {
+		return err
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -310,8 +319,8 @@ func nodesOf(tree string) ([]string, error) {
 }
 
 // number is the sequence number of this run, which is in the journal before it is
-// anywhere else. It follows the clock where that is ahead, so that an issuer that
-// was restored from a backup is not older than its own files.
+// anywhere else. It follows the clock where that is ahead, so that what a new issuer
+// issues is not older for nodes than what they have.
 func (w *writer) number() (uint64, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -363,6 +364,19 @@ func TestIssueRefuses(t *testing.T) {
 			f.issue(nil)
 			_ = os.Remove(filepath.Join(o.Issuer, "ledger", names(0)[0]+seedSuffix))
 		}},
+		{"a lost journal", "its journal is missing, and 2 seeds are there", func(f *fleet, o *Options) {
+			f.issue(nil)
+			_ = os.Remove(filepath.Join(o.Issuer, "journal.json"))
+		}},
+		{"a published issuer", "keep them apart", func(_ *fleet, o *Options) { o.Issuer = o.Out }},
+		{"an issuer in the tree", "keep them apart", func(_ *fleet, o *Options) { o.Issuer = filepath.Join(o.Out, "x", "issuer") }},
+		{"a tree among the seeds", "keep them apart", func(_ *fleet, o *Options) { o.Out = filepath.Join(o.Issuer, "ledger", "out") }},
+		{"an issuer in the tree by another name", "keep them apart", func(f *fleet, o *Options) {
+			f.issue(nil)
+			other := o.Out + ".link"
+			_ = os.Symlink(o.Out, other)
+			o.Issuer = filepath.Join(other, "issuer")
+		}},
 		{"an open directory", "must be 0700", func(f *fleet, o *Options) {
 			f.issue(nil)
 			_ = os.Chmod(o.Issuer, 0o755)
@@ -396,6 +410,64 @@ func TestIssueRefuses(t *testing.T) {
 	})
 	if err != nil || problems != 2 {
 		t.Errorf("%d problems, %v", problems, err)
+	}
+}
+
+// A journal that is older than what was issued from it, or gone, is refused before
+// anything is changed: it has forgotten revocations, and which name has which key.
+func TestOlderJournal(t *testing.T) {
+	for name, later := range map[string]func(*Options){
+		"revoked":  func(o *Options) { o.Epochs, o.Revoke.Nodes = nil, []string{"c"} },
+		"reissued": func(o *Options) { o.Epochs, o.Reissue = nil, []Reissue{{Epoch: epochAt(0)}} },
+		"issued":   func(o *Options) { o.Epochs = append(o.Epochs, epochAt(2)) },
+	} {
+		f := newFleet(t)
+		f.issue(nil)
+		journal := filepath.Join(f.opts.Issuer, "journal.json")
+		old, err := os.ReadFile(journal)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.issue(later)
+		newest, _ := os.ReadFile(journal)
+		if err := keyfile.Replace(journal, old); err != nil {
+			t.Fatal(err)
+		}
+		before := tree(t, filepath.Dir(f.opts.Out))
+		if _, err := Issue(t.Context(), f.opts); err == nil || !strings.Contains(err.Error(), "put the newest journal.json back") {
+			t.Errorf("%s: %v", name, err)
+		}
+		// Another issuer in its place is refused by the tree.
+		if err := errors.Join(os.Rename(f.opts.Issuer, f.opts.Issuer+".old"), os.Mkdir(f.opts.Issuer, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Issue(t.Context(), f.opts); err == nil || !strings.Contains(err.Error(), "another issuer has filled it") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := errors.Join(os.RemoveAll(f.opts.Issuer), os.Rename(f.opts.Issuer+".old", f.opts.Issuer)); err != nil {
+			t.Fatal(err)
+		}
+		if !maps.Equal(before, tree(t, filepath.Dir(f.opts.Out))) {
+			t.Errorf("%s: something was changed", name)
+		}
+		// The newest goes on.
+		if err := keyfile.Replace(journal, newest); err != nil {
+			t.Fatal(err)
+		}
+		f.issue(nil)
+	}
+}
+
+// Whatever the umask, what is published can be read.
+func TestUmask(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	f := newFleet(t)
+	f.opts.Out = filepath.Join(f.opts.Out, "deeper")
+	f.issue(nil)
+	for _, path := range []string{filepath.Dir(f.opts.Out), f.opts.Out, f.path("a", "")} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o755 {
+			t.Errorf("%s: %v, %v", path, info, err)
+		}
 	}
 }
 

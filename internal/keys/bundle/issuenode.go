@@ -14,7 +14,6 @@ import (
 	"filippo.io/age"
 
 	"github.com/lever-link/lever/internal/keys"
-	"github.com/lever-link/lever/internal/keys/keyfile"
 	"github.com/lever-link/lever/internal/signed"
 )
 
@@ -127,7 +126,7 @@ func (n *nodeWriter) recipients() error {
 	return nil
 }
 
-// begin takes a sequence number beyond all that the node was given.
+// begin takes a sequence number, beyond all that the node was given.
 func (n *nodeWriter) begin() error {
 	if n.sequence > 0 {
 		return nil
@@ -136,14 +135,11 @@ func (n *nodeWriter) begin() error {
 	if err != nil {
 		return err
 	}
-	if n.old != nil {
-		number = max(number, n.old.Sequence+1)
-	}
 	if _, err := os.Lstat(n.path("")); errors.Is(err, fs.ErrNotExist) {
 		if err := n.ledger.step("directory"); err != nil {
 			return err
 		}
-		if err := errors.Join(os.Mkdir(n.path(""), 0o755), keyfile.SyncDir(n.Out)); err != nil {
+		if err := publicDir(n.path("")); err != nil {
 			return err
 		}
 	}

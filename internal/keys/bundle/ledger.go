@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,6 +21,7 @@ import (
 	"github.com/lever-link/lever/internal/keys"
 	"github.com/lever-link/lever/internal/keys/keyfile"
 	"github.com/lever-link/lever/internal/secret"
+	"github.com/lever-link/lever/internal/signed"
 )
 
 const (
@@ -140,6 +142,9 @@ func openLedger(dir string, side keys.Side, step func(string) error) (l *ledger,
 	text, err := os.ReadFile(l.path())
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		if seeds, err := filepath.Glob(filepath.Join(l.seedDir(), "*"+seedSuffix)); err != nil || len(seeds) > 0 {
+			return l, errors.Join(err, fmt.Errorf("its journal is missing, and %d seeds are there: put the newest journal.json back, or begin again with a new issuer (lever keys init) and a tree of its own", len(seeds)))
+		}
 		l.journal = journal{Version: journalVersion, Issuer: rand.Text(), Channel: side.String(), Epochs: map[uint64]*epochState{}, Links: map[string]string{}}
 		return l, l.save()
 	case err != nil:
@@ -307,10 +312,10 @@ func commitment(seed secret.Key) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// claim makes a tree this issuer's.
+// claim makes a tree this issuer's, before anything is decided or erased.
 func (l *ledger) claim(out string) error {
 	fail := func(err error) error { return fmt.Errorf("issuing into %s: %w", out, err) }
-	if err := os.MkdirAll(out, 0o755); err != nil {
+	if err := publicDir(out); err != nil {
 		return fail(err)
 	}
 	path := filepath.Join(out, issuerMark)
@@ -328,7 +333,73 @@ func (l *ledger) claim(out string) error {
 		return fail(err)
 	}
 	if strings.TrimSpace(string(text)) != l.Issuer {
-		return fail(fmt.Errorf("another issuer has filled it, as its file %s says; give each issuer a tree of its own", issuerMark))
+		return fail(fmt.Errorf("another issuer has filled it, as its file %s says; give each issuer a tree of its own, and put the journal back if this is a copy that has lost it", issuerMark))
 	}
 	return nil
+}
+
+// newer refuses a tree that knows of more than the journal does: what was revoked
+// since, and which names were given to which keys, is in the newest journal alone.
+func (l *ledger) newer(ctx context.Context, out string, trust []signed.PublicKey) error {
+	nodes, err := nodesOf(out)
+	if err != nil {
+		return err
+	}
+	for _, node := range nodes {
+		text, err := (directory{filepath.Join(out, node)}).get(ctx, indexFile, signed.MaxSize)
+		if err != nil {
+			continue
+		}
+		if _, x, err := parseIndex(text, trust, 1); err == nil && x.Sequence > l.Sequence {
+			return fmt.Errorf("the tree has sequence %d for node %q, and the journal in %s knows of none after %d: it is older than what was issued from it; put the newest journal.json back, with the ledger beside it, or begin again with a new issuer (lever keys init) and a tree of its own",
+				x.Sequence, node, l.dir, l.Sequence)
+		}
+	}
+	return nil
+}
+
+// publicDir makes a directory that anybody may read, whatever the umask, unless
+// there is one.
+func publicDir(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if parent := filepath.Dir(path); parent != path {
+		if err := publicDir(parent); err != nil {
+			return err
+		}
+	}
+	return errors.Join(os.Mkdir(path, 0o755), os.Chmod(path, 0o755), keyfile.SyncDir(filepath.Dir(path)))
+}
+
+// apart refuses an issuer's directory that would be published, and a tree among the
+// seeds.
+func apart(issuer, out string) error {
+	i, errI := resolve(issuer)
+	o, errO := resolve(out)
+	if err := errors.Join(errI, errO); err != nil {
+		return err
+	}
+	within := func(path, parent string) bool {
+		rel, err := filepath.Rel(parent, path)
+		return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
+	}
+	if within(i, o) || within(o, i) {
+		return fmt.Errorf("the issuer's private directory %s and the tree that is published, %s, are one or lie in each other: keep them apart", issuer, out)
+	}
+	return nil
+}
+
+// resolve is a path without symbolic links, as far as it is there.
+func resolve(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	found, err := filepath.EvalSymlinks(path)
+	if parent := filepath.Dir(path); errors.Is(err, fs.ErrNotExist) && parent != path {
+		found, err = resolve(parent)
+		found = filepath.Join(found, filepath.Base(path))
+	}
+	return found, err
 }
