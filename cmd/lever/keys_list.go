@@ -82,7 +82,8 @@ func newKeysVerifyCommand() *cobra.Command {
 		Long: `Hold everything that a channel delivers to what the agents will demand of it:
 signatures, digests, addressees and dates of bundles; form, binding and dates of
 values in etcd; form and permissions of key files. It exits with 1 when something
-would be refused. For bundles the public keys of the inventory are enough.`,
+would be refused, or when bundles of a node or a link of the inventory are missing.
+For bundles the public keys of the inventory are enough.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			t.options.ReadOnly = true

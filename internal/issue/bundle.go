@@ -138,9 +138,10 @@ func (b *bundleChannel) Verify(ctx context.Context) (looked int, problems []stri
 	}
 	err = bundle.Verify(ctx, bundle.Audit{
 		Tree: b.o.Out, Signers: signers, Threshold: b.conf.Threshold, Recipients: b.recipients, Now: b.o.Now,
+		Links: b.options().Links, Current: keys.ScheduledEpoch(b.o.Now(), b.inv.Policy.CAKEpoch).Number,
 		Progress: func(done, _ int) { looked = done },
 	}, func(p bundle.Problem) {
-		problems = append(problems, fmt.Sprintf("%s: %v", filepath.Join(b.o.Out, p.Node, p.File), p.Err))
+		problems = append(problems, fmt.Sprintf("%s: %v", p.File, p.Err))
 	})
 	return looked, problems, err
 }

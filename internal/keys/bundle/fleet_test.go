@@ -201,6 +201,7 @@ func (f *fleet) verify() {
 	f.t.Helper()
 	err := Verify(f.t.Context(), Audit{
 		Tree: f.opts.Out, Signers: []signed.PublicKey{f.opts.Key.Public()}, Recipients: f.opts.Recipients, Now: f.opts.Now,
+		Links: f.opts.Links,
 	}, func(p Problem) { f.t.Errorf("%s: %v", p.File, p.Err) })
 	if err != nil {
 		f.t.Error(err)

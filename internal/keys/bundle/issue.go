@@ -303,7 +303,8 @@ func (w *writer) nodes() ([]string, error) {
 	return slices.Compact(there), nil
 }
 
-// nodesOf are the nodes that have a directory in a tree, sorted.
+// nodesOf are the nodes that have a directory in a tree, sorted. It follows symbolic
+// links, as those who read it do.
 func nodesOf(tree string) ([]string, error) {
 	names, err := os.ReadDir(tree)
 	if err != nil {
@@ -311,7 +312,10 @@ func nodesOf(tree string) ([]string, error) {
 	}
 	var nodes []string
 	for _, n := range names {
-		if n.IsDir() && validNode(n.Name()) == nil {
+		if validNode(n.Name()) != nil {
+			continue
+		}
+		if info, err := os.Stat(filepath.Join(tree, n.Name())); err == nil && info.IsDir() {
 			nodes = append(nodes, n.Name())
 		}
 	}

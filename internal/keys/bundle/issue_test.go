@@ -151,7 +151,10 @@ func TestRevoke(t *testing.T) {
 				}
 				sequences[node] = x.Sequence
 			}
-			change := func(o *Options) { test.change(f, o) }
+			change := func(o *Options) {
+				test.change(f, o)
+				f.opts.Links = o.Links
+			}
 			r := f.issue(change)
 			f.verify()
 			after := f.agreed()
@@ -588,5 +591,62 @@ func TestSignTreeListVerify(t *testing.T) {
 		return nil
 	}); err != nil || bad != 2 {
 		t.Errorf("%d that cannot be listed, %v", bad, err)
+	}
+}
+
+// What Verify finds with an inventory in hand: all that its nodes would miss.
+func TestVerifyByInventory(t *testing.T) {
+	for _, test := range []struct {
+		name, want string
+		change     func(*fleet, *Audit)
+	}{
+		{"nothing", "", func(*fleet, *Audit) {}},
+		{"a symbolic link to a directory", "", func(f *fleet, _ *Audit) {
+			_ = os.Rename(f.path("a", ""), f.opts.Out+".a")
+			_ = os.Symlink(f.opts.Out+".a", f.path("a", ""))
+		}},
+		{"a damaged one behind a symbolic link", "/a/index: ", func(f *fleet, _ *Audit) {
+			_ = os.Rename(f.path("a", ""), f.opts.Out+".a")
+			_ = os.Symlink(f.opts.Out+".a", f.path("a", ""))
+			f.write("a", indexFile, []byte("x"))
+		}},
+		{"no directory", "nothing was issued for the node", func(f *fleet, _ *Audit) { _ = os.RemoveAll(f.path("a", "")) }},
+		{"a file in its place", "not a directory", func(f *fleet, _ *Audit) {
+			_ = os.RemoveAll(f.path("a", ""))
+			_ = os.WriteFile(f.path("a", ""), nil, 0o600)
+		}},
+		{"a dangling link in its place", "/a/index: ", func(f *fleet, _ *Audit) {
+			_ = os.RemoveAll(f.path("a", ""))
+			_ = os.Symlink("nowhere", f.path("a", ""))
+		}},
+		{"a node that was never issued for", "/d/index: ", func(_ *fleet, a *Audit) {
+			a.Links = append(slices.Clone(a.Links), LinkSpec{"de", []string{"d", "c"}})
+		}},
+		{"a link that was never issued for", "/a/index: it was issued from an inventory in which", func(_ *fleet, a *Audit) {
+			a.Links = append(slices.Clone(a.Links), LinkSpec{"new", []string{"a", "b"}})
+		}},
+		{"a node without anything", "it lists no bundle of the current epoch", func(f *fleet, _ *Audit) {
+			f.issue(func(o *Options) { o.Epochs, o.Revoke.Epochs = nil, []uint64{epochAt(0)} })
+		}},
+		{"no current epoch", "it lists no bundle of the current epoch", func(_ *fleet, a *Audit) { a.Current = epochAt(2) }},
+		{"no recipients", "the inventory has no recipients", func(f *fleet, _ *Audit) { delete(f.to, "a") }},
+		{"from the future", "one of the clocks is wrong", func(_ *fleet, a *Audit) { a.Now = func() time.Time { return start.Add(-maxSkew - time.Second) } }},
+		{"from a clock that is ahead a little", "", func(_ *fleet, a *Audit) { a.Now = func() time.Time { return start.Add(-maxSkew) } }},
+	} {
+		f := newFleet(t)
+		f.issue(nil)
+		a := Audit{
+			Tree: f.opts.Out, Signers: []signed.PublicKey{f.opts.Key.Public()}, Recipients: f.opts.Recipients, Now: f.opts.Now,
+			Links: f.opts.Links, Current: epochAt(0),
+		}
+		test.change(f, &a)
+		var problems []string
+		if err := Verify(t.Context(), a, func(p Problem) { problems = append(problems, fmt.Sprintf("%s: %v", p.File, p.Err)) }); err != nil {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		all := strings.Join(problems, "\n")
+		if (test.want == "") != (all == "") || !strings.Contains(all, test.want) {
+			t.Errorf("%s: %q, want %q", test.name, problems, test.want)
+		}
 	}
 }

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/lever-link/lever/internal/keys"
 	"github.com/lever-link/lever/internal/keys/keyfile"
 	"github.com/lever-link/lever/internal/signed"
 )
@@ -77,12 +79,24 @@ type Audit struct {
 	// Recipients are those whom a node's bundles must be sealed to, and no others;
 	// nil: not compared.
 	Recipients func(node string) []string
+	// Links are those of the inventory: each of their nodes must have been issued for,
+	// by an inventory in which it has the same links, and have the epoch Current, if
+	// that is not 0. Nil: not compared.
+	Links   []LinkSpec
+	Current uint64
 	// Now is the clock; nil is time.Now.
 	Now      func() time.Time
 	Progress func(done, total int)
+
+	// of are the links of each node.
+	of map[string][]LinkSpec
 }
 
-// Problem is something in a tree that nodes would refuse, or that should not be.
+// maxSkew is how far an issuer's clock may be ahead of the one that Verify has.
+const maxSkew = 5 * time.Minute
+
+// Problem is something in a tree that nodes would refuse, or that should not be, or
+// be there. File is the whole path.
 type Problem struct {
 	Node, File string
 	Err        error
@@ -91,7 +105,7 @@ type Problem struct {
 // Verify looks through a tree with public keys alone: signatures, times and
 // digests, each index against what it lists, and that what is sealed is sealed to
 // hybrid recipients. Report is called for each problem; the error is about the tree
-// as a whole.
+// as a whole. With the links of an inventory nothing of it may be missing.
 func Verify(ctx context.Context, a Audit, report func(Problem)) error {
 	if a.Now == nil {
 		a.Now = time.Now
@@ -100,6 +114,15 @@ func Verify(ctx context.Context, a Audit, report func(Problem)) error {
 	if err != nil {
 		return err
 	}
+	a.of = make(map[string][]LinkSpec)
+	for _, l := range a.Links {
+		for _, n := range l.Nodes {
+			a.of[n] = append(a.of[n], l)
+		}
+	}
+	nodes = slices.AppendSeq(nodes, maps.Keys(a.of))
+	slices.Sort(nodes)
+	nodes = slices.Compact(nodes)
 	for i, node := range nodes {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -120,6 +143,9 @@ func (a *Audit) node(ctx context.Context, node string, report func(Problem)) {
 		}
 	}
 	text, err := dir.get(ctx, indexFile, signed.MaxSize)
+	if errors.Is(err, fs.ErrNotExist) && len(a.of[node]) > 0 {
+		err = fmt.Errorf("%w: nothing was issued for the node, or it was removed; issue again", err)
+	}
 	if err != nil {
 		say(indexFile, err)
 		return
@@ -132,9 +158,8 @@ func (a *Audit) node(ctx context.Context, node string, report func(Problem)) {
 		say(indexFile, err)
 		return
 	}
-	if !a.Now().Before(s.Expires) {
-		say(indexFile, expired(s))
-	}
+	say(indexFile, a.times(s))
+	say(indexFile, a.inventory(x))
 	listed := map[string]bool{indexFile: true}
 	for _, l := range x.Bundles {
 		listed[fileName(l.Epoch)] = true
@@ -147,6 +172,36 @@ func (a *Audit) node(ctx context.Context, node string, report func(Problem)) {
 			say(n.Name(), errors.New("the index does not list it"))
 		}
 	}
+}
+
+// times says what is wrong with a statement's dates.
+func (a *Audit) times(s *signed.Statement) error {
+	now := a.Now()
+	switch {
+	case !now.Before(s.Expires):
+		return expired(s)
+	case s.Issued.After(now.Add(maxSkew)):
+		return fmt.Errorf("it was issued at %s, and it is only %s: one of the clocks is wrong; if it was the issuer's, set that right and issue again", day(s.Issued), day(now))
+	}
+	return nil
+}
+
+// inventory says how an index differs from what the inventory wants for its node.
+func (a *Audit) inventory(x *Index) error {
+	links := a.of[x.Node]
+	if len(links) == 0 {
+		return nil // nobody on a link reads it
+	}
+	if a.Recipients != nil && len(a.Recipients(x.Node)) == 0 {
+		return errors.New("the inventory has no recipients for it: enrol its identity (lever node enrol)")
+	}
+	if x.Inventory != "" && x.Inventory != LinksDigest(x.Node, links) {
+		return errors.New("it was issued from an inventory in which the node has other links or other peers: issue again")
+	}
+	if a.Current != 0 && !slices.ContainsFunc(x.Bundles, func(l Listed) bool { return l.Epoch == a.Current }) {
+		return fmt.Errorf("it lists no bundle of the current epoch %d (from %s on): issue it; if the node or all at the far ends were revoked, take them out of the inventory", a.Current, day(keys.Epoch{Number: a.Current}.Start()))
+	}
+	return nil
 }
 
 func (a *Audit) bundle(ctx context.Context, dir directory, node string, l Listed) error {
@@ -164,8 +219,8 @@ func (a *Audit) bundle(ctx context.Context, dir directory, node string, l Listed
 	if err := l.matches(s, h); err != nil {
 		return err
 	}
-	if !a.Now().Before(s.Expires) {
-		return expired(s)
+	if err := a.times(s); err != nil {
+		return err
 	}
 	types, err := stanzas(s.Payload)
 	if err != nil {
