@@ -193,7 +193,7 @@ func (t *keysTarget) issue(cmd *cobra.Command, channel issue.Channel, r issue.Re
 	r.Progress = progress(cmd.ErrOrStderr())
 	res, err := channel.Issue(cmd.Context(), r)
 	err = errors.Join(err, table.Flush())
-	if rows == 0 || res.Kept > 0 {
+	if (rows == 0 || res.Kept > 0) && (err == nil || res.Written > 0) {
 		_, werr := fmt.Fprintf(cmd.OutOrStdout(), "%d issued, %d had been%s\n", res.Written, res.Kept, ofEpochs(r.Epochs))
 		err = errors.Join(err, werr)
 	}

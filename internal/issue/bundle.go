@@ -86,7 +86,7 @@ func (b *bundleChannel) Issue(ctx context.Context, r Request) (Result, error) {
 		o.Retire = Over(b.o.Now(), b.inv.Policy)
 	}
 	done, err := b.run(ctx, o)
-	res := Result{Written: done.Keys, Warnings: done.Warnings}
+	res := Result{Written: done.Keys, Kept: done.Kept, Warnings: done.Warnings}
 	if err == nil {
 		b.retired, b.erased = o.Retire, done.Retired
 	}
@@ -96,10 +96,18 @@ func (b *bundleChannel) Issue(ctx context.Context, r Request) (Result, error) {
 	if done.Bundles+done.Indexes > 0 {
 		res.Notes = append(res.Notes, fmt.Sprintf("%d bundles and %d indexes written for %d nodes, %d octets", done.Bundles, done.Indexes, done.Nodes, done.Octets))
 		if b.conf.Threshold > 1 {
-			res.Notes = append(res.Notes, fmt.Sprintf("%d must sign: have the others add theirs by lever keys sign, before it is delivered", b.conf.Threshold))
+			res.Notes = append(res.Notes, b.next())
 		}
 	}
 	return res, err
+}
+
+// next is what is to be done with what was written.
+func (b *bundleChannel) next() string {
+	if n := b.conf.Threshold; n > 1 {
+		return fmt.Sprintf("%d must sign, or no node believes it: have the others add theirs by lever keys sign, then deliver it", n)
+	}
+	return "deliver it"
 }
 
 // List implements Channel: what lies in the tree, by node.
@@ -160,11 +168,22 @@ func (b *bundleChannel) Revoke(ctx context.Context, t Target) ([]string, error) 
 		o.Revoke.Epochs, o.Revoke.Links = []uint64{t.Number}, t.Links
 	}
 	done, err := b.run(ctx, o)
-	if err != nil {
-		return nil, err
+	lines := done.Warnings
+	if err != nil && done.TakenBack {
+		lines, err = append(lines, fmt.Sprintf("not everything can be sealed again: %v", err)), nil
 	}
-	lines := []string{fmt.Sprintf("revoked %s: %d bundles and %d indexes of %d nodes say so; deliver them", t, done.Bundles, done.Indexes, done.Nodes)}
-	return append(lines, done.Warnings...), nil
+	switch {
+	case err != nil:
+		return nil, err
+	case done.Bundles+done.Indexes == 0:
+		lines = append([]string{fmt.Sprintf("%s had nothing, or was revoked already: nothing is changed", t)}, lines...)
+	default:
+		lines = append([]string{
+			fmt.Sprintf("revoked %s: %d bundles and %d indexes of %d nodes say so", t, done.Bundles, done.Indexes, done.Nodes),
+			b.next(),
+		}, lines...)
+	}
+	return lines, nil
 }
 
 // Readmit implements Channel.
@@ -174,7 +193,7 @@ func (b *bundleChannel) Readmit(ctx context.Context, node string) (string, error
 	if _, err := b.run(ctx, o); err != nil {
 		return "", err
 	}
-	return "node " + node + " has keys again, of other generations; deliver them", nil
+	return "node " + node + " has keys again, of other generations: " + b.next(), nil
 }
 
 // Retire implements Channel.

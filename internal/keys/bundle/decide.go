@@ -262,6 +262,7 @@ func (l *ledger) moveLinks(o *Options) (changed bool, err error) {
 		}
 		l.Links[link.ID], changed = now, true
 		if old == "" || old == oldDigest(nodes) {
+			l.freshLinks[link.ID] = old == ""
 			continue
 		}
 		moved = append(moved, link.ID)

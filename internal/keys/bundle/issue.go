@@ -80,9 +80,13 @@ type Options struct {
 // Result is what Issue has done, also when it failed half way.
 type Result struct {
 	// Nodes is how many there are; Indexes and Bundles are what was written, of Octets
-	// altogether, with so many Keys sealed.
-	Nodes, Indexes, Bundles, Keys int
-	Octets                        int64
+	// altogether. Keys were issued, one for each link, epoch and end; Kept those that
+	// had been, whether or not their bundles were sealed again.
+	Nodes, Indexes, Bundles, Keys, Kept int
+	Octets                              int64
+	// TakenBack: whatever was revoked or retired is gone from all indexes, although the
+	// error says that there is a node to which nothing can be sealed.
+	TakenBack bool
 	// Retired is how many epochs are over now and were not before.
 	Retired int
 	// Warnings say what is not as safe as it should be.
@@ -254,13 +258,15 @@ func (w *writer) all(ctx context.Context) error {
 	var wg sync.WaitGroup
 	work := make(chan string)
 	var errs []error
-	done := 0
+	done, failed := 0, false
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for node := range work {
 				err := w.node(ctx, node)
 				w.mu.Lock()
 				if err != nil {
+					_, ok := errors.AsType[unsealable](err)
+					failed = failed || !ok
 					errs = append(errs, fmt.Errorf("node %q: %w", node, err))
 				}
 				done++
@@ -279,6 +285,7 @@ func (w *writer) all(ctx context.Context) error {
 	}
 	close(work)
 	wg.Wait()
+	w.result.TakenBack = ctx.Err() == nil && !failed
 	if n := len(w.weak); n > 0 {
 		slices.Sort(w.weak)
 		w.result.Warnings = append(w.result.Warnings, fmt.Sprintf(

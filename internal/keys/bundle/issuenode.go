@@ -53,7 +53,7 @@ func (w *writer) node(ctx context.Context, node string) error {
 		return nil // a directory of something else, or of a node that has nothing already
 	}
 	listed := []Listed{}
-	var cannot error
+	var cannot error // an unsealable
 	for _, number := range w.epochs {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -63,8 +63,8 @@ func (w *writer) node(ctx context.Context, node string) error {
 			continue
 		}
 		l, err := n.bundle(ctx, number, entries)
-		if u, ok := errors.AsType[unsealable](err); ok {
-			cannot = u.error
+		if _, ok := errors.AsType[unsealable](err); ok {
+			cannot = err
 		} else if err != nil {
 			return err
 		}
@@ -78,7 +78,10 @@ func (w *writer) node(ctx context.Context, node string) error {
 	if err := n.index(listed); err != nil {
 		return err
 	}
-	return errors.Join(cannot, n.tidy(listed))
+	if err := n.tidy(listed); err != nil {
+		return err
+	}
+	return cannot
 }
 
 func (n *nodeWriter) path(name string) string { return filepath.Join(n.Out, n.node, name) }
@@ -173,7 +176,17 @@ func (n *nodeWriter) bundle(ctx context.Context, number uint64, entries []entryH
 		l.Generations = max(l.Generations, e.Generation+1)
 	}
 	content := n.content(number, entries, n.inventory, n.prints)
-	if s, h := n.there(ctx, number); s != nil && h.Content == content && (n.now.Add(n.BundleLife/2).Before(s.Expires) || n.over(number)) {
+	s, h := n.there(ctx, number)
+	fresh := 0 // keys that were not there before
+	for _, e := range entries {
+		if s == nil || n.ledger.fresh[keys.Epoch{Number: number, Generation: e.Generation}] || n.ledger.freshLinks[e.Link] {
+			fresh++
+		}
+	}
+	if s != nil && h.Content == content && (n.now.Add(n.BundleLife/2).Before(s.Expires) || n.over(number)) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.result.Kept += len(entries)
 		l.Sequence, l.SHA256, l.Size = h.Sequence, s.SHA256, s.Size
 		return l, nil
 	}
@@ -188,7 +201,7 @@ func (n *nodeWriter) bundle(ctx context.Context, number uint64, entries []entryH
 	if start := (keys.Epoch{Number: number}).Start(); start.After(from) {
 		from = start
 	}
-	s, err := signed.New(kindBundle, n.now, from.Add(n.BundleLife), &bundleHeader{
+	s, err = signed.New(kindBundle, n.now, from.Add(n.BundleLife), &bundleHeader{
 		Node: n.node, Epoch: number, Sequence: n.sequence, Inventory: n.inventory, Recipients: n.prints, Content: content,
 	}, sealed)
 	if err == nil {
@@ -199,7 +212,8 @@ func (n *nodeWriter) bundle(ctx context.Context, number uint64, entries []entryH
 	}
 	n.mu.Lock()
 	n.result.Bundles++
-	n.result.Keys += len(entries)
+	n.result.Keys += fresh
+	n.result.Kept += len(entries) - fresh
 	n.mu.Unlock()
 	l.Sequence, l.SHA256, l.Size = n.sequence, s.SHA256, s.Size
 	return l, nil

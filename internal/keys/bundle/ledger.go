@@ -48,6 +48,9 @@ type ledger struct {
 	late     error
 	warnings []string
 	retired  int
+	// fresh and freshLinks are what was made, and what the inventory had not before.
+	fresh      map[keys.Epoch]bool
+	freshLinks map[string]bool
 }
 
 // journal is what was decided; none of it is secret.
@@ -110,7 +113,7 @@ func openLedger(dir string, side keys.Side, step func(string) error) (l *ledger,
 	if step == nil {
 		step = func(string) error { return nil }
 	}
-	l = &ledger{dir: dir, step: step, seeds: make(map[keys.Epoch]secret.Key)}
+	l = &ledger{dir: dir, step: step, seeds: make(map[keys.Epoch]secret.Key), fresh: make(map[keys.Epoch]bool), freshLinks: make(map[string]bool)}
 	defer func() {
 		if err != nil {
 			l.close()
@@ -284,6 +287,7 @@ func (l *ledger) make(number uint64) (generation uint32, err error) {
 		return 0, fmt.Errorf("making a seed for epoch %s: %w", e, err)
 	}
 	state.Made++
+	l.fresh[e] = true
 	return e.Generation, nil
 }
 
