@@ -114,6 +114,11 @@ func Issue(ctx context.Context, o Options) (Result, error) {
 	if err := l.claim(o.Out); err != nil {
 		return fail(err)
 	}
+	unlock, err := lockTree(o.Out)
+	if err != nil {
+		return fail(err)
+	}
+	defer unlock()
 	if err := l.newer(ctx, o.Out, []signed.PublicKey{o.Key.Public()}); err != nil {
 		return fail(err)
 	}

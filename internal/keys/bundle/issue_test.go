@@ -487,6 +487,33 @@ func TestLedgerIsLocked(t *testing.T) {
 	f.issue(nil)
 }
 
+// Nor are issuers and signers at one tree together.
+func TestTreeIsLocked(t *testing.T) {
+	f := newFleet(t)
+	signers := []signed.PublicKey{f.opts.Key.Public()}
+	f.opts.Progress = func(int, int) {
+		if _, err := SignTree(context.Background(), f.opts.Out, f.opts.Key, signers, nil); err == nil || !strings.Contains(err.Error(), "another process") {
+			t.Errorf("signing what is being issued: %v", err)
+		}
+	}
+	f.issue(nil)
+	f.opts.Progress = nil
+	_, err := SignTree(t.Context(), f.opts.Out, f.opts.Key, signers, func(int, int) {
+		if _, err := Issue(context.Background(), f.opts); err == nil || !strings.Contains(err.Error(), "another process") {
+			t.Errorf("issuing what is being signed: %v", err)
+		}
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	// A directory that has no bundles is the wrong one.
+	for _, dir := range []string{t.TempDir(), f.path("a", "")} {
+		if n, err := SignTree(t.Context(), dir, f.opts.Key, signers, nil); n != 0 || err == nil || !strings.Contains(err.Error(), "there are none") {
+			t.Errorf("%s: %d, %v", dir, n, err)
+		}
+	}
+}
+
 func TestRecipientsOfABundle(t *testing.T) {
 	f := newFleet(t)
 	second, err := age.GenerateHybridIdentity()
@@ -537,17 +564,17 @@ func TestSignTreeListVerify(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 	}
-	if err := SignTree(t.Context(), f.opts.Out, second, []signed.PublicKey{second.Public()}, nil); !errors.Is(err, signed.ErrUntrusted) {
+	if _, err := SignTree(t.Context(), f.opts.Out, second, []signed.PublicKey{second.Public()}, nil); !errors.Is(err, signed.ErrUntrusted) {
 		t.Errorf("signing what a stranger has put there: %v", err)
 	}
 	done := 0
-	if err := SignTree(t.Context(), f.opts.Out, second, first, func(n, _ int) { done = n }); err != nil || done != 3 {
-		t.Fatal(err, done)
+	if n, err := SignTree(t.Context(), f.opts.Out, second, first, func(n, _ int) { done = n }); err != nil || n != 3 || done != 3 {
+		t.Fatal(err, n, done)
 	}
 	check(0)
 	// Neither signing again nor issuing again touches anything.
 	before := tree(t, f.opts.Out)
-	if err := SignTree(t.Context(), f.opts.Out, second, first, nil); err != nil {
+	if _, err := SignTree(t.Context(), f.opts.Out, second, first, nil); err != nil {
 		t.Fatal(err)
 	}
 	f.issue(nil)
@@ -577,7 +604,7 @@ func TestSignTreeListVerify(t *testing.T) {
 	check(4)
 	f.now = f.now.Add(25 * time.Hour)
 	check(6) // both indexes that can be read are over
-	if err := SignTree(t.Context(), f.opts.Out, second, first, nil); err == nil {
+	if _, err := SignTree(t.Context(), f.opts.Out, second, first, nil); err == nil {
 		t.Error("a damaged tree was signed")
 	}
 	if err := keyfile.Publish(f.path("b", indexFile), []byte("x")); err != nil {

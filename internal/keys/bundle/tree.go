@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/lever-link/lever/internal/keys"
@@ -250,34 +251,64 @@ func (a *Audit) bundle(ctx context.Context, dir directory, node string, l Listed
 }
 
 // SignTree adds a further signature to all that a tree's indexes list, and to them
-// last, for nodes that demand more than one. First are the keys one of which must
-// have signed already what this key is to sign, so that nobody has it sign what he
-// has put there. It goes on where it was interrupted.
-func SignTree(ctx context.Context, tree string, key *signed.Key, first []signed.PublicKey, progress func(done, total int)) error {
+// last, for nodes that demand more than one, and returns for how many nodes. First are
+// the keys one of which must have signed already what this key is to sign, so that
+// nobody has it sign what he has put there. It goes on where it was interrupted.
+func SignTree(ctx context.Context, tree string, key *signed.Key, first []signed.PublicKey, progress func(done, total int)) (int, error) {
+	unlock, err := lockTree(tree)
+	if err != nil {
+		return 0, fmt.Errorf("signing the bundles in %s: %w", tree, err)
+	}
+	defer unlock()
 	nodes, err := nodesOf(tree)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var errs []error
+	found := 0
 	for i, node := range nodes {
 		if err := ctx.Err(); err != nil {
-			return err
+			return found, err
 		}
-		if err := signNode(ctx, tree, node, key, first); err != nil {
+		switch err := signNode(ctx, tree, node, key, first); {
+		case err == nil:
+			found++
+		case !errors.Is(err, errNoIndex): // else it is a directory of something else
 			errs = append(errs, fmt.Errorf("signing the bundles of node %q in %s: %w", node, tree, err))
 		}
 		if progress != nil {
 			progress(i+1, len(nodes))
 		}
 	}
-	return several(errs)
+	if found == 0 && len(errs) == 0 {
+		return 0, fmt.Errorf("signing the bundles in %s: there are none; name the directory that has one for each node in it", tree)
+	}
+	return found, several(errs)
 }
+
+// lockTree keeps issuers and signers of a tree apart, where its file system has locks:
+// else one of them puts back what another has replaced.
+func lockTree(tree string) (unlock func(), err error) {
+	d, err := os.Open(tree)
+	if err != nil {
+		return nil, err
+	}
+	err = syscall.Flock(int(d.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		_ = d.Close()
+		return nil, errors.New("another process issues into it, or signs what is there; wait until that has ended")
+	}
+	return func() { _ = d.Close() }, nil
+}
+
+// errNoIndex: a directory has no index, and is no node's.
+var errNoIndex = errors.New("it has no index")
 
 func signNode(ctx context.Context, tree, node string, key *signed.Key, first []signed.PublicKey) error {
 	dir := directory{filepath.Join(tree, node)}
 	_, x, err := readIndex(ctx, tree, node)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // a directory of something else
+		return errNoIndex
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", indexFile, err)
@@ -301,7 +332,7 @@ func signNode(ctx context.Context, tree, node string, key *signed.Key, first []s
 			text, err = signed.AddSignature(text, key)
 		}
 		if err == nil {
-			err = keyfile.Publish(dir.file(name), text)
+			err = keyfile.Rewrite(dir.file(name), text)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
