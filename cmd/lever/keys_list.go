@@ -21,8 +21,11 @@ func newKeysListCommand() *cobra.Command {
 		Short: "Show what a channel holds, without showing material",
 		Long: `Show what a channel holds for each link, and what is wrong with it. Material is
 not shown; its fingerprint tells whether two ends have the same: compare it for
-one channel, link and epoch between them.`,
+one channel, link and epoch between them. Of bundles, which are sealed, only the
+issuer can say it (--issuer); without its directory there is a line for each node
+and epoch, as the tree's indexes have them.`,
 		RunE: func(cmd *cobra.Command, named []string) (err error) {
+			t.options.ReadOnly = true
 			if output != "table" && output != "json" {
 				return fmt.Errorf("--output %q: it is table or json", output)
 			}
@@ -69,7 +72,7 @@ func printKeys(out io.Writer, rows []issue.Row) error {
 		if r.Detail != "" {
 			state += ": " + r.Detail
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Link, dash(r.Epoch), dash(r.Mode), modified, dash(r.Fingerprint), r.File, state)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", dash(r.Link), dash(r.Epoch), dash(r.Mode), modified, dash(r.Fingerprint), r.File, state)
 	}
 	return table.Flush()
 }

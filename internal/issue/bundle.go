@@ -110,10 +110,14 @@ func (b *bundleChannel) next() string {
 	return "deliver it"
 }
 
-// List implements Channel: what lies in the tree, by node.
+// List implements Channel: with the issuer's directory every key, with the
+// fingerprint that both ends see; without it what the tree says, which is which
+// epochs each node has.
 func (b *bundleChannel) List(ctx context.Context, links []string) ([]Row, error) {
 	rows := []Row{}
+	has := map[string]*bundle.Index{} // of each node
 	err := bundle.List(ctx, b.o.Out, func(l bundle.Listing) error {
+		has[l.Node] = l.Index
 		dir := filepath.Join(b.o.Out, l.Node)
 		if l.Err != nil {
 			rows = append(rows, Row{State: "refused", Detail: l.Err.Error(), File: filepath.Join(dir, "index")})
@@ -124,18 +128,51 @@ func (b *bundleChannel) List(ctx context.Context, links []string) ([]Row, error)
 			signers = append(signers, k.String())
 		}
 		for _, x := range l.Index.Bundles {
-			rows = append(rows, Row{
-				Epoch: strconv.FormatUint(x.Epoch, 10), Modified: l.Issued, State: "ok", Fingerprint: x.SHA256[:8],
-				Detail: fmt.Sprintf("sequence %d, signed by %s", x.Sequence, strings.Join(signers, ", ")),
-				File:   filepath.Join(dir, strconv.FormatUint(x.Epoch, 10)+".bundle"),
-			})
+			if b.o.Issuer == "" {
+				rows = append(rows, Row{
+					Epoch: strconv.FormatUint(x.Epoch, 10), Modified: l.Issued, State: "ok",
+					Detail: fmt.Sprintf("sequence %d, signed by %s", x.Sequence, strings.Join(signers, ", ")),
+					File:   filepath.Join(dir, strconv.FormatUint(x.Epoch, 10)+".bundle"),
+				})
+			}
 		}
 		return nil
 	})
-	if err == nil && len(links) > 0 {
-		err = errors.New("what a bundle has for a link only its node can see: list without naming any")
+	switch {
+	case err != nil:
+		return rows, err
+	case b.o.Issuer == "" && len(links) > 0:
+		return rows, errors.New("what a bundle has for a link only its issuer and its node can see: give --issuer, or list without naming any")
+	case b.o.Issuer == "":
+		return rows, nil
+	}
+	held, err := bundle.Fingerprints(b.o.Issuer, b.side, b.options().Links)
+	for _, h := range held {
+		if len(links) == 0 || slices.Contains(links, h.Link) {
+			rows = append(rows, heldRow(h, has))
+		}
 	}
 	return rows, err
+}
+
+// heldRow is a key that an issuer has, and whether the tree has it for each end.
+func heldRow(h bundle.Held, has map[string]*bundle.Index) Row {
+	r := Row{Link: h.Link, Epoch: h.Epoch.String(), State: "ok", File: strings.Join(h.Nodes, ", ")}
+	if h.Err != nil {
+		r.State, r.Detail = "refused", h.Err.Error()
+		return r
+	}
+	r.Fingerprint = h.Fingerprint.Short()
+	var without []string
+	for _, n := range h.Nodes {
+		if x := has[n]; x == nil || !slices.ContainsFunc(x.Bundles, func(l bundle.Listed) bool { return l.Epoch == h.Epoch.Number }) {
+			without = append(without, n)
+		}
+	}
+	if without != nil {
+		r.State, r.Detail = "missing", "the tree has no bundle of it for "+strings.Join(without, ", ")+": issue"
+	}
+	return r
 }
 
 // Verify implements Channel.

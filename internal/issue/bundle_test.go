@@ -178,3 +178,39 @@ func TestBundleChannelRevokes(t *testing.T) {
 		}
 	}
 }
+
+// The issuer sees each key's fingerprint; anybody sees what each node has.
+func TestBundleChannelLists(t *testing.T) {
+	s := newSite(t)
+	s.issue()
+	_ = os.RemoveAll(s.path("out/c"))
+	rows, err := s.open(Options{}).List(t.Context(), nil)
+	if err != nil || len(rows) != 6 {
+		t.Fatalf("%+v, %v", rows, err)
+	}
+	seen := map[string]bool{}
+	for _, r := range rows {
+		if len(r.Fingerprint) != 8 || seen[r.Fingerprint] {
+			t.Errorf("%+v", r)
+		}
+		seen[r.Fingerprint] = true
+		if want := map[string]string{"ab": "ok", "ac": "missing"}[r.Link]; r.State != want {
+			t.Errorf("%+v, want %s", r, want)
+		}
+	}
+	if rows, err := s.open(Options{}).List(t.Context(), []string{"ab"}); err != nil || len(rows) != 3 {
+		t.Errorf("%+v, %v", rows, err)
+	}
+	rows, err = s.open(Options{ReadOnly: true}).List(t.Context(), nil)
+	if err != nil || len(rows) != 6 {
+		t.Errorf("%+v, %v", rows, err)
+	}
+	for _, r := range rows {
+		if r.Fingerprint != "" || r.State != "ok" {
+			t.Errorf("%+v", r)
+		}
+	}
+	if _, err := s.open(Options{ReadOnly: true}).List(t.Context(), []string{"ab"}); err == nil || !strings.Contains(err.Error(), "give --issuer") {
+		t.Errorf("%v", err)
+	}
+}

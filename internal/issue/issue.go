@@ -96,7 +96,7 @@ type Row struct {
 	Mode        string    `json:"mode,omitempty"`
 	Modified    time.Time `json:"modified,omitzero"`
 	Fingerprint string    `json:"fingerprint,omitempty"`
-	State       string    `json:"state"` // ok, refused, ignored or none
+	State       string    `json:"state"` // ok, refused, ignored, none, or as the channel has it
 	Detail      string    `json:"detail,omitempty"`
 	File        string    `json:"file,omitempty"`
 }

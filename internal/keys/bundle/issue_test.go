@@ -677,3 +677,46 @@ func TestVerifyByInventory(t *testing.T) {
 		}
 	}
 }
+
+// What an issuer says of its keys is what both ends have.
+func TestFingerprints(t *testing.T) {
+	f := newFleet(t)
+	f.issue(nil)
+	f.issue(func(o *Options) { o.Epochs, o.Reissue = nil, []Reissue{{Epoch: epochAt(1), Links: []string{"ab"}}} })
+	f.issue(func(o *Options) { o.Epochs, o.Revoke.Links = nil, []string{"bc"} })
+	f.issue(func(o *Options) { o.Epochs, o.Links = nil, o.Links[:1] })
+	n := newNode(t, f.config("a"))
+	seen := 0
+	for _, link := range []string{"ab", "ac"} {
+		w := n.watch(link)
+		w.until(func(keys.Snapshot) bool { return len(w.keys) > 0 })
+		held, err := Fingerprints(f.opts.Issuer, keys.B, f.opts.Links[:1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range held {
+			if h.Link == link && (h.Err != nil || h.Fingerprint != w.keys[h.Epoch]) {
+				t.Errorf("%s %s: %s, %v; a has %s", h.Link, h.Epoch, h.Fingerprint, h.Err, w.keys[h.Epoch])
+			}
+			if h.Link == link {
+				seen++
+			}
+		}
+		if len(held) != 5 {
+			t.Errorf("%+v", held)
+		}
+	}
+	if seen != 5 {
+		t.Errorf("%d keys, want 5", seen)
+	}
+	if err := os.Remove(filepath.Join(f.opts.Issuer, "ledger", names(0)[0]+seedSuffix)); err != nil {
+		t.Fatal(err)
+	}
+	held, err := Fingerprints(f.opts.Issuer, keys.B, nil)
+	if err != nil || held[0].Err == nil {
+		t.Errorf("without a seed: %+v, %v", held, err)
+	}
+	if _, err := Fingerprints(t.TempDir(), keys.B, nil); err == nil {
+		t.Error("there is no issuer, and no error")
+	}
+}

@@ -142,33 +142,39 @@ func openLedger(dir string, side keys.Side, step func(string) error) (l *ledger,
 	if err := syscall.Flock(int(l.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return l, fmt.Errorf("another process issues from it (%w); wait until that has ended", err)
 	}
-	text, err := os.ReadFile(l.path())
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	err = l.load(side)
+	if errors.Is(err, fs.ErrNotExist) {
 		if seeds, err := filepath.Glob(filepath.Join(l.seedDir(), "*"+seedSuffix)); err != nil || len(seeds) > 0 {
 			return l, errors.Join(err, fmt.Errorf("its journal is missing, and %d seeds are there: put the newest journal.json back, or begin again with a new issuer (lever keys init) and a tree of its own", len(seeds)))
 		}
 		l.journal = journal{Version: journalVersion, Issuer: rand.Text(), Channel: side.String(), Epochs: map[uint64]*epochState{}, Links: map[string]string{}}
 		return l, l.save()
-	case err != nil:
-		return l, err
+	}
+	return l, err
+}
+
+// load reads the journal.
+func (l *ledger) load(side keys.Side) error {
+	text, err := os.ReadFile(l.path())
+	if err != nil {
+		return err
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&l.journal); err != nil {
-		return l, fmt.Errorf("its journal cannot be read: %w; restore it from a backup", err)
+		return fmt.Errorf("its journal cannot be read: %w; restore it from a backup", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) || l.Epochs == nil || l.Links == nil {
-		return l, errors.New("its journal is not one; restore it from a backup")
+		return errors.New("its journal is not one; restore it from a backup")
 	}
 	switch {
 	case l.Version < 1 || l.Version > journalVersion:
-		return l, fmt.Errorf("its journal has version %d, this Lever knows %d: run the Lever that wrote it", l.Version, journalVersion)
+		return fmt.Errorf("its journal has version %d, this Lever knows %d: run the Lever that wrote it", l.Version, journalVersion)
 	case l.Channel != side.String():
-		return l, fmt.Errorf("it is the issuer of channel %q, not %s; keep the channels apart, best on different systems", l.Channel, side)
+		return fmt.Errorf("it is the issuer of channel %q, not %s; keep the channels apart, best on different systems", l.Channel, side)
 	}
 	l.Version = journalVersion
-	return l, nil
+	return nil
 }
 
 func (l *ledger) path() string    { return filepath.Join(l.dir, "journal.json") }
