@@ -183,7 +183,7 @@ func (n *nodeWriter) bundle(ctx context.Context, number uint64, entries []entryH
 			fresh++
 		}
 	}
-	if s != nil && h.Content == content && (n.now.Add(n.BundleLife/2).Before(s.Expires) || n.over(number)) {
+	if s != nil && h.Content == content && !n.postdated(s) && (n.now.Add(n.BundleLife/2).Before(s.Expires) || n.over(number)) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.result.Kept += len(entries)
@@ -218,6 +218,10 @@ func (n *nodeWriter) bundle(ctx context.Context, number uint64, entries []entryH
 	l.Sequence, l.SHA256, l.Size = n.sequence, s.SHA256, s.Size
 	return l, nil
 }
+
+// postdated tells whether a clock that was ahead has dated a statement. Then it is
+// written again by this one, for nodes whose clocks are behind go by its date.
+func (n *nodeWriter) postdated(s *signed.Statement) bool { return s.Issued.After(n.now.Add(maxSkew)) }
 
 // keep is what the index goes on listing of an epoch for which nothing can be
 // sealed, or for a node that is on no link any more: what is there, but not if something in it may have been revoked since.
@@ -273,7 +277,7 @@ func (n *nodeWriter) seal(number uint64, entries []entryHead) ([]byte, error) {
 
 // index leaves the index that is there, or writes it.
 func (n *nodeWriter) index(listed []Listed) error {
-	if n.old != nil && n.old.Inventory == n.inventory && slices.Equal(n.old.Bundles, listed) &&
+	if n.old != nil && !n.postdated(n.oldStatement) && n.old.Inventory == n.inventory && slices.Equal(n.old.Bundles, listed) &&
 		(len(n.links)+len(listed) == 0 || n.now.Add(n.IndexLife/2).Before(n.oldStatement.Expires)) {
 		return nil
 	}

@@ -68,13 +68,13 @@ func (l *ledger) believe(o *Options) (before uint64, changed bool) {
 	if d := l.Doubt; d != nil {
 		n := 0
 		for number := range l.Epochs {
-			if number >= before && number < o.Retire {
+			if number >= before && number < d.Retire {
 				n++
 			}
 		}
 		l.warnings = append(l.warnings, fmt.Sprintf(
-			"%d epochs before %d are over by this clock, which says %s, and stay until %s: the last that was current when this issuer ran is %d (%s); if it had a pause, deliver what is new, and they go by themselves (at once with lever keys issue --after-pause); if it had none, set the clock right",
-			n, o.Retire, day(now), day(d.Since.Add(o.EpochLength)), l.Current, day(keys.Epoch{Number: l.Current}.Start())))
+			"%d epochs before %d are over by this clock, which said %s first, and stay until %s: the last that was current when this issuer ran is %d (%s); if it had a pause, deliver what is new, and they go by themselves (at once with lever keys issue --after-pause); if it had none, set the clock right",
+			n, d.Retire, day(d.Since), day(d.Since.Add(o.EpochLength)), l.Current, day(keys.Epoch{Number: l.Current}.Start())))
 	}
 	return before, l.Current != old || l.Doubt != oldDoubt
 }
