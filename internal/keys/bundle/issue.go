@@ -111,7 +111,7 @@ func Issue(ctx context.Context, o Options) (Result, error) {
 		return fail(err)
 	}
 	defer l.close()
-	if err := l.claim(o.Out); err != nil {
+	if err := publicDir(o.Out); err != nil {
 		return fail(err)
 	}
 	unlock, err := lockTree(o.Out)
@@ -119,7 +119,7 @@ func Issue(ctx context.Context, o Options) (Result, error) {
 		return fail(err)
 	}
 	defer unlock()
-	if err := l.newer(ctx, o.Out, []signed.PublicKey{o.Key.Public()}); err != nil {
+	if err := l.claim(ctx, o.Out, []signed.PublicKey{o.Key.Public()}); err != nil {
 		return fail(err)
 	}
 	if err := l.sweep(); err != nil {

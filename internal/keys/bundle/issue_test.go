@@ -447,6 +447,20 @@ func TestOlderJournal(t *testing.T) {
 		if _, err := Issue(t.Context(), f.opts); err == nil || !strings.Contains(err.Error(), "another issuer has filled it") {
 			t.Errorf("%s: %v", name, err)
 		}
+		// Also if the tree has lost the name of its issuer.
+		mark, err := os.ReadFile(filepath.Join(f.opts.Out, issuerMark))
+		if err = errors.Join(err, os.Remove(filepath.Join(f.opts.Out, issuerMark))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Issue(t.Context(), f.opts); err == nil || !strings.Contains(err.Error(), "put the newest journal.json back") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Stat(filepath.Join(f.opts.Out, issuerMark)); err == nil {
+			t.Errorf("%s: the tree was claimed", name)
+		}
+		if err := keyfile.Publish(filepath.Join(f.opts.Out, issuerMark), mark); err != nil {
+			t.Fatal(err)
+		}
 		if err := errors.Join(os.RemoveAll(f.opts.Issuer), os.Rename(f.opts.Issuer+".old", f.opts.Issuer)); err != nil {
 			t.Fatal(err)
 		}

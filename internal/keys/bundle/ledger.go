@@ -322,30 +322,25 @@ func commitment(seed secret.Key) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// claim makes a tree this issuer's, before anything is decided or erased.
-func (l *ledger) claim(out string) error {
-	fail := func(err error) error { return fmt.Errorf("issuing into %s: %w", out, err) }
-	if err := publicDir(out); err != nil {
-		return fail(err)
-	}
+// claim makes a tree this issuer's, before anything is decided or erased. One that
+// does not say whose it is may still be another's.
+func (l *ledger) claim(ctx context.Context, out string, trust []signed.PublicKey) error {
 	path := filepath.Join(out, issuerMark)
 	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = l.step("claim"); err == nil {
-			err = keyfile.Publish(path, []byte(l.Issuer+"\n"))
-		}
-		if err != nil {
-			return fail(err)
-		}
-		return nil
+	free := errors.Is(err, fs.ErrNotExist)
+	switch {
+	case err != nil && !free:
+		return err
+	case !free && strings.TrimSpace(string(text)) != l.Issuer:
+		return fmt.Errorf("another issuer has filled it, as its file %s says; give each issuer a tree of its own, and put the journal back if this is a copy that has lost it", issuerMark)
 	}
-	if err != nil {
-		return fail(err)
+	if err := l.newer(ctx, out, trust); err != nil || !free {
+		return err
 	}
-	if strings.TrimSpace(string(text)) != l.Issuer {
-		return fail(fmt.Errorf("another issuer has filled it, as its file %s says; give each issuer a tree of its own, and put the journal back if this is a copy that has lost it", issuerMark))
+	if err := l.step("claim"); err != nil {
+		return err
 	}
-	return nil
+	return keyfile.Publish(path, []byte(l.Issuer+"\n"))
 }
 
 // newer refuses a tree that knows of more than the journal does: what was revoked
