@@ -23,7 +23,8 @@ NODE is a node of the inventory: all that it has, and all that the far ends of i
 links have for these; nothing is issued for it any more. Then take it out of the
 inventory, so that segments which it shared with more than one other get new keys.
 LINK is a link of the inventory: all of its epochs. EPOCH is a number, for all of
-its generations, or NUMBER.GENERATION; of the links given, or of all.`,
+its generations, or NUMBER.GENERATION; of the links given, or of all. What a link or
+an epoch has lost is replaced by the next lever keys issue, as a further generation.`,
 		Example: `  lever keys revoke --channel b --inventory net.yaml --certificate issuer.pem --key issuer.key fra1-r1
   lever keys revoke --channel a --dir keys/a 42.0 fra1-ams1-017`,
 		Args: cobra.MinimumNArgs(1),

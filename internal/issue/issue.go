@@ -175,7 +175,7 @@ func (o *Options) suit(side keys.Side, c inventory.Channel) error {
 	case c.Type == "bundle" && o.Issuer == "" && !o.ReadOnly:
 		return fmt.Errorf("channel %s is of type bundle: give --issuer, the issuer's private directory (lever keys init makes it)", side)
 	case c.Type == "bundle" && o.Out == "" && c.Path == "":
-		return fmt.Errorf("channel %s is fetched from %s: give --out, the directory that is served there", side, c.URL)
+		return fmt.Errorf("channel %s is fetched from %s: give the directory that is served there (--out, or --dir to look at it)", side, c.URL)
 	}
 	return nil
 }

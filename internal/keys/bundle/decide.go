@@ -159,45 +159,38 @@ func (l *ledger) renew(o *Options) (changed bool, err error) {
 		}
 	}
 	epochs = slices.Compact(slices.Sorted(slices.Values(epochs)))
-	var wait []string
+	if len(epochs) == 0 {
+		return false, nil
+	}
+	var may, wait []string
 	for _, link := range o.Links {
 		if i := slices.IndexFunc(link.Nodes, func(n string) bool { return slices.Contains(l.RevokedNodes, n) }); i >= 0 {
 			wait = append(wait, fmt.Sprintf("link %s gets no keys: its node %s was revoked; take it out of the inventory", link.ID, link.Nodes[i]))
+		} else {
+			may = append(may, link.ID)
+		}
+	}
+	l.warn(wait)
+	for _, number := range epochs {
+		state := l.Epochs[number]
+		if state == nil {
 			continue
 		}
-		for _, number := range epochs {
-			state := l.Epochs[number]
-			if state == nil || len(state.generations(link.ID)) > 0 {
-				continue
-			}
-			if err := l.replace(o, number); err != nil {
-				l.late = errors.Join(l.late, err)
-			} else {
-				changed = true
-			}
+		without := slices.DeleteFunc(slices.Clone(may), func(link string) bool { return len(state.generations(link)) > 0 })
+		if len(without) == 0 {
+			continue
 		}
-	}
-	if len(epochs) > 0 {
-		l.warn(wait)
+		g, err := l.make(number)
+		if err != nil {
+			l.late = errors.Join(l.late, err)
+			continue
+		}
+		for _, link := range without {
+			state.set(link, []uint32{g})
+		}
+		changed = true
 	}
 	return changed, nil
-}
-
-// replace makes one further generation of an epoch for all links of the inventory
-// that have none and may have one.
-func (l *ledger) replace(o *Options, number uint64) error {
-	g, err := l.make(number)
-	if err != nil {
-		return err
-	}
-	state := l.Epochs[number]
-	for _, link := range o.Links {
-		revoked := slices.ContainsFunc(link.Nodes, func(n string) bool { return slices.Contains(l.RevokedNodes, n) })
-		if len(state.generations(link.ID)) == 0 && !revoked {
-			state.set(link.ID, []uint32{g})
-		}
-	}
-	return nil
 }
 
 // warn adds warnings, as far as anybody reads them.

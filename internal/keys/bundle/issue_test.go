@@ -670,6 +670,16 @@ func TestVerifyByInventory(t *testing.T) {
 			f.issue(func(o *Options) { o.Epochs, o.Revoke.Epochs = nil, []uint64{epochAt(0)} })
 		}},
 		{"no current epoch", "it lists no bundle of the current epoch", func(_ *fleet, a *Audit) { a.Current = epochAt(2) }},
+		{"no more than what is over", "", func(f *fleet, a *Audit) {
+			f.now = start.Add(101 * time.Hour)
+			f.issue(func(o *Options) { o.Epochs = []uint64{epochAt(101)} })
+			a.Current = epochAt(101)
+		}},
+		{"a current one that has expired", "/a/" + fileName(epochAt(1)), func(f *fleet, a *Audit) {
+			f.issue(func(o *Options) { o.IndexLife = 1000 * time.Hour })
+			f.now = start.Add(101 * time.Hour)
+			a.Current = epochAt(1)
+		}},
 		{"no recipients", "the inventory has no recipients", func(f *fleet, _ *Audit) { delete(f.to, "a") }},
 		{"from the future", "one of the clocks is wrong", func(_ *fleet, a *Audit) { a.Now = func() time.Time { return start.Add(-maxSkew - time.Second) } }},
 		{"from a clock that is ahead a little", "", func(_ *fleet, a *Audit) { a.Now = func() time.Time { return start.Add(-maxSkew) } }},
