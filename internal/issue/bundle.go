@@ -87,7 +87,7 @@ func (b *bundleChannel) Issue(ctx context.Context, r Request) (Result, error) {
 	}
 	done, err := b.run(ctx, o)
 	res := Result{Written: done.Keys, Kept: done.Kept, Warnings: done.Warnings}
-	if err == nil {
+	if err == nil || done.TakenBack {
 		b.retired, b.erased = o.Retire, done.Retired
 	}
 	if done.Retired > 0 {
