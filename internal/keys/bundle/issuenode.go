@@ -223,8 +223,9 @@ func (n *nodeWriter) bundle(ctx context.Context, number uint64, entries []entryH
 // written again by this one, for nodes whose clocks are behind go by its date.
 func (n *nodeWriter) postdated(s *signed.Statement) bool { return s.Issued.After(n.now.Add(maxSkew)) }
 
-// keep is what the index goes on listing of an epoch for which nothing can be
-// sealed, or for a node that is on no link any more: what is there, but not if something in it may have been revoked since.
+// keep is what the index goes on listing of an epoch for which nothing can be sealed,
+// or for a node that is on no link any more: what is there, but not if something in it
+// may have been revoked since.
 func (n *nodeWriter) keep(ctx context.Context, number uint64, entries []entryHead) (none Listed) {
 	if n.old == nil {
 		return none
