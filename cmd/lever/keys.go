@@ -101,6 +101,7 @@ func newKeysIssueCommand() *cobra.Command {
 	var t keysTarget
 	var epochs int
 	var reissue string
+	var afterPause bool
 	cmd := &cobra.Command{
 		Use:   "issue --channel a|b --inventory FILE [--epochs N | --reissue EPOCH] [LINK…]",
 		Short: "Write new material for the next epochs of links",
@@ -113,6 +114,13 @@ If a channel of the inventory is anything but a directory, epochs follow a
 schedule: each is numbered by the minute at which it starts, since 1970, and
 begins by itself. --epochs 1 is the current one, 2 and 3 those that follow; none is
 issued further ahead. lever keys serve does it for as long as it runs.
+
+Of bundles it keeps what links have that are not in the inventory any more, until
+that is over, and warns of them; a node that a link no longer has loses its keys.
+What is over it retires: what is older than max_age and cak_epoch. It does not when
+the clock is far ahead of what was issued last, for that may be wrong: then what
+there was stays until what is new has been out for an epoch, or until --after-pause
+says that nothing was issued for so long.
 
 Between two directories epochs are counted, after the highest that the directory
 has or has had, and begin when they arrive. The highest that only some of the links
@@ -133,7 +141,7 @@ alone: both ends combine it with what the other channel has.`,
 			if epochs < 1 || epochs > 1000 {
 				return fmt.Errorf("--epochs %d: issue between 1 and 1000 at a time", epochs)
 			}
-			var r issue.Request
+			r := issue.Request{AfterPause: afterPause}
 			if reissue != "" {
 				number, exact, err := parseEpochArg(reissue)
 				if err == nil && !exact.IsZero() {
@@ -151,6 +159,9 @@ alone: both ends combine it with what the other channel has.`,
 			defer func() { err = errors.Join(err, channel.Close()) }()
 			if r.Links, err = t.links(words); err != nil {
 				return err
+			}
+			if kind := [2]inventory.Channel{t.inv.Channels.A, t.inv.Channels.B}[t.side].Type; afterPause && kind != "bundle" {
+				return fmt.Errorf("--after-pause: channel %s is of type %s, which has no use for it", t.side, kind)
 			}
 			if len(t.inv.KeyedLinks()) == 0 {
 				_, err := fmt.Fprintln(cmd.ErrOrStderr(), "no link of the inventory needs keys from the channels: nothing written")
@@ -171,7 +182,9 @@ alone: both ends combine it with what the other channel has.`,
 	t.flags(cmd, "out")
 	cmd.Flags().IntVar(&epochs, "epochs", 1, "how many epochs to issue for each link")
 	cmd.Flags().StringVar(&reissue, "reissue", "", "write other material for this `epoch`, as its next generation")
+	cmd.Flags().BoolVar(&afterPause, "after-pause", false, "bundle: nothing was issued for longer than max_age, and the clock is right: retire what is over at once")
 	cmd.MarkFlagsMutuallyExclusive("epochs", "reissue")
+	cmd.MarkFlagsMutuallyExclusive("after-pause", "reissue")
 	return cmd
 }
 
@@ -190,7 +203,7 @@ func (t *keysTarget) issue(cmd *cobra.Command, channel issue.Channel, r issue.Re
 	r.Progress = progress(cmd.ErrOrStderr())
 	res, err := channel.Issue(cmd.Context(), r)
 	err = errors.Join(err, table.Flush())
-	if rows == 0 || res.Kept > 0 {
+	if (rows == 0 || res.Kept > 0) && (err == nil || res.Written > 0) {
 		_, werr := fmt.Fprintf(cmd.OutOrStdout(), "%d issued, %d had been%s\n", res.Written, res.Kept, ofEpochs(r.Epochs))
 		err = errors.Join(err, werr)
 	}

@@ -21,8 +21,11 @@ func newKeysListCommand() *cobra.Command {
 		Short: "Show what a channel holds, without showing material",
 		Long: `Show what a channel holds for each link, and what is wrong with it. Material is
 not shown; its fingerprint tells whether two ends have the same: compare it for
-one channel, link and epoch between them.`,
+one channel, link and epoch between them. Of bundles, which are sealed, only the
+issuer can say it (--issuer); without its directory there is a line for each node
+and epoch, as the tree's indexes have them.`,
 		RunE: func(cmd *cobra.Command, words []string) (err error) {
+			t.options.ReadOnly = true
 			if output != "table" && output != "json" {
 				return fmt.Errorf("--output %q: it is table or json", output)
 			}
@@ -70,7 +73,7 @@ func printKeys(out io.Writer, rows []issue.Row) error {
 		if r.Detail != "" {
 			state += ": " + r.Detail
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Link, dash(r.Epoch), dash(r.Mode), modified, dash(r.Fingerprint), r.File, state)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", dash(r.Link), dash(r.Epoch), dash(r.Mode), modified, dash(r.Fingerprint), r.File, state)
 	}
 	return table.Flush()
 }
@@ -83,7 +86,8 @@ func newKeysVerifyCommand() *cobra.Command {
 		Long: `Hold everything that a channel delivers to what the agents will demand of it:
 signatures, digests, addressees and dates of bundles; form, binding and dates of
 values in etcd; form and permissions of key files. It exits with 1 when something
-would be refused. For bundles the public keys of the inventory are enough.`,
+would be refused, or when bundles of a node or a link of the inventory are missing.
+For bundles the public keys of the inventory are enough.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			t.options.ReadOnly = true

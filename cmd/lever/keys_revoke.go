@@ -25,7 +25,9 @@ links have for these; nothing is issued for it any more. Then take it out of the
 inventory, so that segments which it shared with more than one other get new keys.
 LINK is a link of the inventory: all of its epochs. EPOCH is a number, for all of
 its generations, or NUMBER.GENERATION; of the links given, or of all. Where a name
-could be more than one of these, write node:NAME, link:NAME or epoch:NUMBER.`,
+could be more than one of these, write node:NAME, link:NAME or epoch:NUMBER. What a
+link or an epoch has lost is replaced by the next lever keys issue, as a further
+generation.`,
 		Example: `  lever keys revoke --channel b --inventory net.yaml --certificate issuer.pem --key issuer.key fra1-r1
   lever keys revoke --channel a --dir keys/a 42.0 fra1-ams1-017`,
 		Args: cobra.MinimumNArgs(1),

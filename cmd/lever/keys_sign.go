@@ -61,7 +61,8 @@ func newKeysSignCommand() *cobra.Command {
 		Long: `Add a signature to what another one has signed: to all bundles in a directory, or
 to a single file such as an override. What others have signed must be intact, and
 is not changed; what is in a directory must be signed by one of the channel's
-signers. The inventory says how many must have signed (threshold).`,
+signers, of which the key must be one. The inventory says how many must have signed
+(threshold).`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			k, err := signed.ReadKey(key)

@@ -336,7 +336,7 @@ var table = []Declared{
 	{
 		Code: ICVMismatch, Severity: Critical, Promise: AlwaysExplained, Subject: []string{"ckn"},
 		Text: "MKPDUs from {peer} name our CKN {ckn} (epoch {epoch}) but fail their integrity check: the material of channel a or b differs between the ends, or somebody forges them",
-		Next: "compare the fingerprints of epoch {epoch} at both ends (lever keys list --channel a, then b); reissue it on the channel that differs",
+		Next: "compare the fingerprints of epoch {epoch} (lever keys list --channel a, then b): of key files at both ends, of bundles and etcd where they are issued; reissue it on the channel that differs, or is in doubt",
 	},
 	{
 		Code: UnknownCKN, Severity: Warning, Promise: AlwaysExplained, Subject: []string{"ckn"},

@@ -50,6 +50,9 @@ type Request struct {
 	Count int
 	// Reissue is a number that gets a further generation.
 	Reissue uint64
+	// AfterPause says that the issuer has not run for long, so that its clock may be
+	// far beyond what it issued last. Of bundles only.
+	AfterPause bool
 	// Each, if set, is told of every key that was written. Progress, if set, is told
 	// how much of the work is done.
 	Each     func(link string, e keys.Epoch, where string)
@@ -98,7 +101,7 @@ type Row struct {
 	Mode        string    `json:"mode,omitempty"`
 	Modified    time.Time `json:"modified,omitzero"`
 	Fingerprint string    `json:"fingerprint,omitempty"`
-	State       string    `json:"state"` // ok, refused, ignored or none
+	State       string    `json:"state"` // ok, refused, ignored, none, or as the channel has it
 	Detail      string    `json:"detail,omitempty"`
 	File        string    `json:"file,omitempty"`
 }
@@ -177,7 +180,7 @@ func (o *Options) suit(side keys.Side, c inventory.Channel) error {
 	case c.Type == "bundle" && o.Issuer == "" && !o.ReadOnly:
 		return fmt.Errorf("channel %s is of type bundle: give --issuer, the issuer's private directory (lever keys init makes it)", side)
 	case c.Type == "bundle" && o.Out == "" && c.Path == "":
-		return fmt.Errorf("channel %s is fetched from %s: give --out, the directory that is served there", side, c.URL)
+		return fmt.Errorf("channel %s is fetched from %s: give the directory that is served there (--out, or --dir to look at it)", side, c.URL)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/lever-link/lever/internal/keys"
@@ -22,8 +23,10 @@ type Server struct {
 	Now func() time.Time
 
 	inForce *inventory.Inventory
-	// refused is what was said last of an inventory that could not be read.
+	// refused is what was said last of an inventory that could not be read, warned what
+	// was said last of what was issued.
 	refused string
+	warned  []string
 }
 
 // The times of a Server.
@@ -53,7 +56,7 @@ func (s *Server) Run(ctx context.Context) error {
 			wait = tryAgain
 			if err.Error() != said {
 				said = err.Error()
-				s.Log.Error("nothing was issued; it is tried again", "error", err)
+				s.Log.Error("not all could be done; it is tried again", "error", err)
 			}
 		}
 		timer := time.NewTimer(wait)
@@ -82,22 +85,25 @@ func (s *Server) once(ctx context.Context) (wait time.Duration, err error) {
 	numbers := Numbers(now, epoch, 1+keys.MaxPrefetch)
 	res, err := channel.Issue(ctx, Request{Epochs: numbers})
 	for _, w := range res.Warnings {
-		s.Log.Warn(w)
+		if !slices.Contains(s.warned, w) {
+			s.Log.Warn(w)
+		}
 	}
+	s.warned = res.Warnings
 	if res.Written > 0 || res.Notes != nil {
 		s.Log.Info("issued", "written", res.Written, "kept", res.Kept, "epochs", numbers, "notes", res.Notes)
 	}
-	if err != nil {
-		return 0, err
-	}
-	// What some end may still have to use stays: an end whose other channel is late
-	// uses an epoch until it is too old.
-	over := keys.ScheduledEpoch(now.Add(-inv.Policy.MaxAge-epoch), epoch).Number
-	erased, err := channel.Retire(ctx, over)
+	// What is over goes all the same: it must not pile up for one node that cannot be
+	// issued for.
+	over := Over(now, inv.Policy)
+	erased, retireErr := channel.Retire(ctx, over)
 	if erased > 0 {
 		s.Log.Info("erased what is over", "keys", erased, "before", over)
 	}
-	if err != nil {
+	if err != nil && retireErr != nil && retireErr.Error() == err.Error() {
+		retireErr = nil
+	}
+	if err := errors.Join(err, retireErr); err != nil {
 		return 0, err
 	}
 	next := keys.Epoch{Number: keys.ScheduledEpoch(now.Add(epoch), epoch).Number}.Start()
@@ -117,6 +123,12 @@ func (s *Server) inventory(now time.Time) (*inventory.Inventory, error) {
 		s.Log.Error("the inventory cannot be used; the one before stays in force", "error", err)
 	}
 	return s.inForce.At(now), nil
+}
+
+// Over is the epoch before which all are over: what some end may still have to use
+// stays, for an end whose other channel is late uses an epoch until it is too old.
+func Over(now time.Time, p inventory.Policy) uint64 {
+	return keys.ScheduledEpoch(now.Add(-p.MaxAge-p.CAKEpoch), p.CAKEpoch).Number
 }
 
 // Numbers are those of the epoch that is current and of the ones that follow, n in

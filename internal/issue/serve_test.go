@@ -129,6 +129,10 @@ func TestServer(t *testing.T) {
 		if n := strings.Count(log.String(), "the disk is full"); n != 1 {
 			t.Errorf("the failure was said %d times:\n%s", n, log.String())
 		}
+		// And what is over is retired all the same.
+		if len(c.retired) < len(c.issued)+3 {
+			t.Errorf("retired %d times, issued %d times", len(c.retired), len(c.issued))
+		}
 		c.mu.Unlock()
 		cancel()
 		if err := <-done; err != nil {

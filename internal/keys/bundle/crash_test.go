@@ -31,6 +31,8 @@ func TestInterruptedAnywhere(t *testing.T) {
 			o.Revoke = Revocation{Links: []string{"bc"}, Epochs: []uint64{epochAt(1)}}
 		},
 		"retirement": func(o *Options) { o.Retire, o.Epochs = epochAt(1), nil },
+		"renewal":    func(*Options) {},
+		"partial":    func(o *Options) { o.Links, o.Epochs = o.Links[:2], append(o.Epochs, epochAt(2)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := 0
@@ -39,11 +41,15 @@ func TestInterruptedAnywhere(t *testing.T) {
 				old := map[string]string{}
 				if change != nil {
 					f.issue(nil)
+					if name == "renewal" {
+						f.issue(func(o *Options) { o.Epochs, o.Revoke.Links = nil, []string{"ab"} })
+					}
 					old = f.agreed()
 				}
 				o := f.opts
 				if change != nil {
 					change(&o)
+					f.opts.Links = o.Links
 				}
 				steps := make(chan int, 1)
 				steps <- 0

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,6 +36,8 @@ type fleet struct {
 	ids  map[string][]age.Identity
 	to   map[string][]string
 	now  time.Time
+	// ever is all material that has was asked about.
+	ever map[string]string
 }
 
 func newKey(t testing.TB) *signed.Key {
@@ -52,7 +55,7 @@ func newKey(t testing.TB) *signed.Key {
 
 // newFleet has nodes a, b and c, and a link between each two of them.
 func newFleet(t testing.TB) *fleet {
-	f := &fleet{t: t, ids: map[string][]age.Identity{}, to: map[string][]string{}, now: start}
+	f := &fleet{t: t, ids: map[string][]age.Identity{}, to: map[string][]string{}, now: start, ever: map[string]string{}}
 	dir := t.TempDir()
 	f.opts = Options{
 		Issuer: filepath.Join(dir, "issuer"), Side: keys.B, Out: filepath.Join(dir, "out"), Key: newKey(t),
@@ -170,11 +173,35 @@ func (f *fleet) agreed() map[string]string {
 	return all
 }
 
+// has expects that all nodes together have exactly these, with epochs by their hours,
+// and that no name has ever had other material.
+func (f *fleet) has(want ...string) {
+	f.t.Helper()
+	var got []string
+	for name, m := range f.agreed() {
+		if old := f.ever[name]; old != "" && old != m {
+			f.t.Errorf("%s has other material than before", name)
+		}
+		f.ever[name] = m
+		link, epoch, _ := strings.Cut(name, " ")
+		e, err := keys.ParseEpoch(epoch)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		got = append(got, fmt.Sprintf("%s %d.%d", link, (e.Number-epochAt(0))/60, e.Generation))
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		f.t.Errorf("there is\n%q, want\n%q", got, want)
+	}
+}
+
 // verify expects that Verify finds nothing.
 func (f *fleet) verify() {
 	f.t.Helper()
 	err := Verify(f.t.Context(), Audit{
 		Tree: f.opts.Out, Signers: []signed.PublicKey{f.opts.Key.Public()}, Recipients: f.opts.Recipients, Now: f.opts.Now,
+		Links: f.opts.Links,
 	}, func(p Problem) { f.t.Errorf("%s: %v", p.File, p.Err) })
 	if err != nil {
 		f.t.Error(err)

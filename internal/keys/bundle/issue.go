@@ -35,8 +35,9 @@ type Options struct {
 	// Key signs.
 	Key *signed.Key
 
-	// Links are all links, with ends on all their nodes: what is not among them is
-	// revoked.
+	// Links are all links, with ends on all their nodes. What is not among them gets
+	// nothing new, and keeps what it has until that is retired; a node that is not on a
+	// link any more loses what it has of it.
 	Links []LinkSpec
 	// Recipients are a node's public keys, from its inventory.
 	Recipients func(node string) []string
@@ -45,11 +46,19 @@ type Options struct {
 
 	// Epochs are to be issued, unless they are already. Those that were issued before
 	// stay until Retire is beyond them: their seeds are erased, and no index lists
-	// them any more, so that they must be out of use at all nodes.
+	// them any more, so that they must be out of use at all nodes. It is done also
+	// when something else fails.
 	Epochs []uint64
 	Retire uint64
-	// Reissue, Revoke and Readmit change what links and nodes have of them. They may
-	// be given again if it is not known whether they were carried out.
+	// EpochLength is how long an epoch lasts, on a schedule. With it Retire does not
+	// believe a clock that has jumped ahead, until what was issued after that has been
+	// out for an epoch, or AfterPause says that there was a pause.
+	EpochLength time.Duration
+	AfterPause  bool
+	// Reissue, Revoke and Readmit change what links and nodes have of them. Reissue and
+	// Revoke may be given again if it is not known whether they were carried out. What
+	// was revoked is replaced when its epoch is asked for again, by a next generation;
+	// what nodes have that were revoked, when they are admitted again.
 	Reissue []Reissue
 	Revoke  Revocation
 	Readmit []string
@@ -71,9 +80,15 @@ type Options struct {
 // Result is what Issue has done, also when it failed half way.
 type Result struct {
 	// Nodes is how many there are; Indexes and Bundles are what was written, of Octets
-	// altogether, with so many Keys sealed.
-	Nodes, Indexes, Bundles, Keys int
-	Octets                        int64
+	// altogether. Keys were issued, one for each link, epoch and end; Kept those that
+	// had been, whether or not their bundles were sealed again.
+	Nodes, Indexes, Bundles, Keys, Kept int
+	Octets                              int64
+	// TakenBack: whatever was revoked or retired is gone from all indexes, although the
+	// error says that there is a node to which nothing can be sealed.
+	TakenBack bool
+	// Retired is how many epochs are over now and were not before.
+	Retired int
 	// Warnings say what is not as safe as it should be.
 	Warnings []string
 }
@@ -96,6 +111,17 @@ func Issue(ctx context.Context, o Options) (Result, error) {
 		return fail(err)
 	}
 	defer l.close()
+	if err := publicDir(o.Out); err != nil {
+		return fail(err)
+	}
+	unlock, err := lockTree(o.Out)
+	if err != nil {
+		return fail(err)
+	}
+	defer unlock()
+	if err := l.claim(ctx, o.Out, []signed.PublicKey{o.Key.Public()}); err != nil {
+		return fail(err)
+	}
 	if err := l.sweep(); err != nil {
 		return fail(err)
 	}
@@ -103,22 +129,24 @@ func Issue(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return fail(err)
 	}
+	result.Retired, result.Warnings = l.retired, l.warnings
 	if changed {
 		if err := errors.Join(l.save(), l.sweep()); err != nil {
 			return fail(err)
 		}
 	}
-	if err := errors.Join(l.read(), l.claim(o.Out)); err != nil {
+	if err := l.read(); err != nil {
 		return fail(err)
 	}
 	w := newWriter(&o, l)
-	err = w.all(ctx)
+	w.result = result
+	err = errors.Join(w.all(ctx), l.late)
 	result = w.result
 	if err != nil {
 		return fail(err)
 	}
-	if len(l.Unfinished) > 0 {
-		l.Unfinished = nil
+	if len(l.Unfinished)+len(l.Left) > 0 {
+		l.Unfinished, l.Left = nil, nil
 		if err := l.save(); err != nil {
 			return fail(err)
 		}
@@ -133,6 +161,9 @@ func (o *Options) check() error {
 	}
 	if o.Recipients == nil {
 		return errors.New("there are no recipients to seal to")
+	}
+	if err := apart(o.Issuer, o.Out); err != nil {
+		return err
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -180,8 +211,10 @@ type writer struct {
 	epochs  []uint64
 	commits map[keys.Epoch]string
 	revoked map[string]bool
-	// links are, for each node, the places of its links in Options.Links.
+	// links are, for each node, the places of its links in Options.Links; gone those of
+	// links that the inventory no longer has.
 	links map[string][]int32
+	gone  map[string][]LinkSpec
 	trust []signed.PublicKey
 	now   time.Time
 
@@ -194,7 +227,7 @@ type writer struct {
 func newWriter(o *Options, l *ledger) *writer {
 	w := &writer{
 		Options: o, ledger: l, commits: make(map[keys.Epoch]string), revoked: make(map[string]bool),
-		links: make(map[string][]int32), trust: []signed.PublicKey{o.Key.Public()}, now: o.Now(),
+		links: make(map[string][]int32), gone: make(map[string][]LinkSpec), trust: []signed.PublicKey{o.Key.Public()}, now: o.Now(),
 	}
 	for number := range l.Epochs {
 		w.epochs = append(w.epochs, number)
@@ -211,6 +244,12 @@ func newWriter(o *Options, l *ledger) *writer {
 			w.links[n] = append(w.links[n], int32(i))
 		}
 	}
+	for _, id := range l.gone(o) {
+		nodes := membersOf(l.Links[id])
+		for _, n := range nodes {
+			w.gone[n] = append(w.gone[n], LinkSpec{id, nodes})
+		}
+	}
 	return w
 }
 
@@ -224,13 +263,15 @@ func (w *writer) all(ctx context.Context) error {
 	var wg sync.WaitGroup
 	work := make(chan string)
 	var errs []error
-	done := 0
+	done, failed := 0, false
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for node := range work {
 				err := w.node(ctx, node)
 				w.mu.Lock()
 				if err != nil {
+					_, ok := errors.AsType[unsealable](err)
+					failed = failed || !ok
 					errs = append(errs, fmt.Errorf("node %q: %w", node, err))
 				}
 				done++
@@ -249,6 +290,7 @@ func (w *writer) all(ctx context.Context) error {
 	}
 	close(work)
 	wg.Wait()
+	w.result.TakenBack = ctx.Err() == nil && !failed
 	if n := len(w.weak); n > 0 {
 		slices.Sort(w.weak)
 		w.result.Warnings = append(w.result.Warnings, fmt.Sprintf(
@@ -273,7 +315,8 @@ func (w *writer) nodes() ([]string, error) {
 	return slices.Compact(there), nil
 }
 
-// nodesOf are the nodes that have a directory in a tree, sorted.
+// nodesOf are the nodes that have a directory in a tree, sorted. It follows symbolic
+// links, as those who read it do.
 func nodesOf(tree string) ([]string, error) {
 	names, err := os.ReadDir(tree)
 	if err != nil {
@@ -281,7 +324,10 @@ func nodesOf(tree string) ([]string, error) {
 	}
 	var nodes []string
 	for _, n := range names {
-		if n.IsDir() && validNode(n.Name()) == nil {
+		if validNode(n.Name()) != nil {
+			continue
+		}
+		if info, err := os.Stat(filepath.Join(tree, n.Name())); err == nil && info.IsDir() {
 			nodes = append(nodes, n.Name())
 		}
 	}
@@ -289,8 +335,8 @@ func nodesOf(tree string) ([]string, error) {
 }
 
 // number is the sequence number of this run, which is in the journal before it is
-// anywhere else. It follows the clock where that is ahead, so that an issuer that
-// was restored from a backup is not older than its own files.
+// anywhere else. It follows the clock where that is ahead, so that what a new issuer
+// issues is not older for nodes than what they have.
 func (w *writer) number() (uint64, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -14,7 +14,6 @@ import (
 	"filippo.io/age"
 
 	"github.com/lever-link/lever/internal/keys"
-	"github.com/lever-link/lever/internal/keys/keyfile"
 	"github.com/lever-link/lever/internal/signed"
 )
 
@@ -33,8 +32,12 @@ type nodeWriter struct {
 	sequence uint64
 }
 
+// unsealable is why nothing can be sealed to a node.
+type unsealable struct{ error }
+
 // node brings one node's directory up to date: bundles, then the index, and then
-// away with what that no longer lists.
+// away with what that no longer lists. Where nothing can be sealed, what is revoked
+// or retired goes all the same.
 func (w *writer) node(ctx context.Context, node string) error {
 	n := &nodeWriter{writer: w, node: node}
 	for _, i := range w.links[node] {
@@ -50,6 +53,7 @@ func (w *writer) node(ctx context.Context, node string) error {
 		return nil // a directory of something else, or of a node that has nothing already
 	}
 	listed := []Listed{}
+	var cannot error // an unsealable
 	for _, number := range w.epochs {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -59,15 +63,25 @@ func (w *writer) node(ctx context.Context, node string) error {
 			continue
 		}
 		l, err := n.bundle(ctx, number, entries)
-		if err != nil {
+		if _, ok := errors.AsType[unsealable](err); ok {
+			cannot = err
+		} else if err != nil {
 			return err
 		}
-		listed = append(listed, l)
+		if l.Epoch != 0 {
+			listed = append(listed, l)
+		}
+	}
+	if cannot != nil && n.old == nil {
+		return cannot // there is nothing to take back
 	}
 	if err := n.index(listed); err != nil {
 		return err
 	}
-	return n.tidy(listed)
+	if err := n.tidy(listed); err != nil {
+		return err
+	}
+	return cannot
 }
 
 func (n *nodeWriter) path(name string) string { return filepath.Join(n.Out, n.node, name) }
@@ -75,7 +89,7 @@ func (n *nodeWriter) path(name string) string { return filepath.Join(n.Out, n.no
 // entries are what the node has of an epoch, without the keys, in order.
 func (n *nodeWriter) entries(number uint64) (all []entryHead) {
 	state := n.ledger.Epochs[number]
-	for _, link := range n.links {
+	for _, link := range slices.Concat(n.links, n.gone[n.node]) {
 		if slices.ContainsFunc(link.Nodes, func(node string) bool { return n.revoked[node] }) {
 			continue
 		}
@@ -83,13 +97,14 @@ func (n *nodeWriter) entries(number uint64) (all []entryHead) {
 			all = append(all, entryHead{link.ID, slices.Sorted(slices.Values(link.Nodes)), g})
 		}
 	}
+	slices.SortFunc(all, entryHead.compare)
 	return all
 }
 
 // content is the digest of all that a bundle says, but for its sequence and times.
-func (n *nodeWriter) content(number uint64, entries []entryHead) string {
+func (n *nodeWriter) content(number uint64, entries []entryHead, inventory string, prints []string) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "lever bundle content v1 %s %q %d %s %q\n", n.trust[0], n.node, number, n.inventory, n.prints)
+	fmt.Fprintf(h, "lever bundle content v1 %s %q %d %s %q\n", n.trust[0], n.node, number, inventory, prints)
 	for _, e := range entries {
 		fmt.Fprintf(h, "%q %q %d %s\n", e.Link, e.Nodes, e.Generation, n.commits[keys.Epoch{Number: number, Generation: e.Generation}])
 	}
@@ -114,7 +129,7 @@ func (n *nodeWriter) recipients() error {
 	return nil
 }
 
-// begin takes a sequence number beyond all that the node was given.
+// begin takes a sequence number, beyond all that the node was given.
 func (n *nodeWriter) begin() error {
 	if n.sequence > 0 {
 		return nil
@@ -123,14 +138,11 @@ func (n *nodeWriter) begin() error {
 	if err != nil {
 		return err
 	}
-	if n.old != nil {
-		number = max(number, n.old.Sequence+1)
-	}
 	if _, err := os.Lstat(n.path("")); errors.Is(err, fs.ErrNotExist) {
 		if err := n.ledger.step("directory"); err != nil {
 			return err
 		}
-		if err := errors.Join(os.Mkdir(n.path(""), 0o755), keyfile.SyncDir(n.Out)); err != nil {
+		if err := publicDir(n.path("")); err != nil {
 			return err
 		}
 	}
@@ -138,22 +150,45 @@ func (n *nodeWriter) begin() error {
 	return nil
 }
 
+// there is the bundle of an epoch that lies in the tree and is ours; nil if none is.
+func (n *nodeWriter) there(ctx context.Context, number uint64) (*signed.Statement, *bundleHeader) {
+	text, err := (directory{n.path("")}).get(ctx, fileName(number), signed.MaxSize)
+	if err != nil {
+		return nil, nil
+	}
+	s, h, err := parseBundle(text, n.trust, 1)
+	if err != nil || h.Node != n.node || h.Epoch != number {
+		return nil, nil
+	}
+	return s, h
+}
+
 // bundle leaves the bundle that is there, or writes it.
 func (n *nodeWriter) bundle(ctx context.Context, number uint64, entries []entryHead) (Listed, error) {
+	if len(n.links) == 0 {
+		return n.keep(ctx, number, entries), nil
+	}
 	if err := n.recipients(); err != nil {
-		return Listed{}, err
+		return n.keep(ctx, number, entries), unsealable{err}
 	}
 	l := Listed{Epoch: number}
 	for _, e := range entries {
 		l.Generations = max(l.Generations, e.Generation+1)
 	}
-	content := n.content(number, entries)
-	if text, err := (directory{n.path("")}).get(ctx, fileName(number), signed.MaxSize); err == nil {
-		s, h, err := parseBundle(text, n.trust, 1)
-		if err == nil && h.Node == n.node && h.Epoch == number && h.Content == content && n.now.Add(n.BundleLife/2).Before(s.Expires) {
-			l.Sequence, l.SHA256, l.Size = h.Sequence, s.SHA256, s.Size
-			return l, nil
+	content := n.content(number, entries, n.inventory, n.prints)
+	s, h := n.there(ctx, number)
+	fresh := 0 // keys that were not there before
+	for _, e := range entries {
+		if s == nil || n.ledger.fresh[keys.Epoch{Number: number, Generation: e.Generation}] || n.ledger.freshLinks[e.Link] {
+			fresh++
 		}
+	}
+	if s != nil && h.Content == content && !n.postdated(s) && (n.now.Add(n.BundleLife/2).Before(s.Expires) || n.over(number)) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.result.Kept += len(entries)
+		l.Sequence, l.SHA256, l.Size = h.Sequence, s.SHA256, s.Size
+		return l, nil
 	}
 	if err := n.begin(); err != nil {
 		return l, err
@@ -166,7 +201,7 @@ func (n *nodeWriter) bundle(ctx context.Context, number uint64, entries []entryH
 	if start := (keys.Epoch{Number: number}).Start(); start.After(from) {
 		from = start
 	}
-	s, err := signed.New(kindBundle, n.now, from.Add(n.BundleLife), &bundleHeader{
+	s, err = signed.New(kindBundle, n.now, from.Add(n.BundleLife), &bundleHeader{
 		Node: n.node, Epoch: number, Sequence: n.sequence, Inventory: n.inventory, Recipients: n.prints, Content: content,
 	}, sealed)
 	if err == nil {
@@ -177,10 +212,48 @@ func (n *nodeWriter) bundle(ctx context.Context, number uint64, entries []entryH
 	}
 	n.mu.Lock()
 	n.result.Bundles++
-	n.result.Keys += len(entries)
+	n.result.Keys += fresh
+	n.result.Kept += len(entries) - fresh
 	n.mu.Unlock()
 	l.Sequence, l.SHA256, l.Size = n.sequence, s.SHA256, s.Size
 	return l, nil
+}
+
+// postdated tells whether a clock that was ahead has dated a statement. Then it is
+// written again by this one, for nodes whose clocks are behind go by its date.
+func (n *nodeWriter) postdated(s *signed.Statement) bool { return s.Issued.After(n.now.Add(maxSkew)) }
+
+// keep is what the index goes on listing of an epoch for which nothing can be sealed,
+// or for a node that is on no link any more: what is there, but not if something in it
+// may have been revoked since.
+func (n *nodeWriter) keep(ctx context.Context, number uint64, entries []entryHead) (none Listed) {
+	if n.old == nil {
+		return none
+	}
+	i := slices.IndexFunc(n.old.Bundles, func(l Listed) bool { return l.Epoch == number })
+	s, h := n.there(ctx, number)
+	if i < 0 || s == nil || n.old.Bundles[i].matches(s, h) != nil {
+		return none
+	}
+	if h.Content != n.content(number, entries, h.Inventory, h.Recipients) && n.lost(number) {
+		return none
+	}
+	return n.old.Bundles[i]
+}
+
+// lost tells whether one of the node's links may have had something of an epoch that
+// it has no more: its first generation, or all of it with the link.
+func (n *nodeWriter) lost(number uint64) bool {
+	return len(n.links) == 0 || slices.Contains(n.ledger.Left, n.node) || slices.ContainsFunc(n.links, func(l LinkSpec) bool {
+		g := n.ledger.Epochs[number].generations(l.ID)
+		return len(g) == 0 || g[0] != 0 || slices.ContainsFunc(l.Nodes, func(node string) bool { return n.revoked[node] })
+	})
+}
+
+// over tells whether an epoch has had its time: its bundle is not sealed again for
+// its dates alone.
+func (n *nodeWriter) over(number uint64) bool {
+	return keys.Epoch{Number: number}.Start().Add(n.BundleLife + 2*n.EpochLength).Before(n.now)
 }
 
 // seal derives the keys of a bundle and encrypts them.
@@ -205,8 +278,8 @@ func (n *nodeWriter) seal(number uint64, entries []entryHead) ([]byte, error) {
 
 // index leaves the index that is there, or writes it.
 func (n *nodeWriter) index(listed []Listed) error {
-	if n.old != nil && n.old.Inventory == n.inventory && slices.Equal(n.old.Bundles, listed) &&
-		(len(n.links) == 0 || n.now.Add(n.IndexLife/2).Before(n.oldStatement.Expires)) {
+	if n.old != nil && !n.postdated(n.oldStatement) && n.old.Inventory == n.inventory && slices.Equal(n.old.Bundles, listed) &&
+		(len(n.links)+len(listed) == 0 || n.now.Add(n.IndexLife/2).Before(n.oldStatement.Expires)) {
 		return nil
 	}
 	if err := n.begin(); err != nil {

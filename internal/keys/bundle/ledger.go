@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,10 +21,11 @@ import (
 	"github.com/lever-link/lever/internal/keys"
 	"github.com/lever-link/lever/internal/keys/keyfile"
 	"github.com/lever-link/lever/internal/secret"
+	"github.com/lever-link/lever/internal/signed"
 )
 
 const (
-	journalVersion = 1
+	journalVersion = 2
 	seedSuffix     = ".seed"
 	issuerMark     = ".lever-issuer"
 )
@@ -40,6 +42,15 @@ type ledger struct {
 	seeds map[keys.Epoch]secret.Key
 	// step is called before each change on disk; tests fail there.
 	step func(what string) error
+
+	// Of this run: what could not be decided, though the rest could; what the operator
+	// should see to; how many epochs were retired.
+	late     error
+	warnings []string
+	retired  int
+	// fresh and freshLinks are what was made, and what the inventory had not before.
+	fresh      map[keys.Epoch]bool
+	freshLinks map[string]bool
 }
 
 // journal is what was decided; none of it is secret.
@@ -52,13 +63,21 @@ type journal struct {
 	Sequence uint64 `json:"sequence"`
 	// RetiredBefore is the first epoch whose seeds may still be there.
 	RetiredBefore uint64 `json:"retired_before"`
+	// Current is the epoch that was current at the last run, by a clock that nothing
+	// speaks against; Doubt is not nil while something does.
+	Current uint64 `json:"current,omitempty"`
+	Doubt   *doubt `json:"doubt,omitempty"`
 	// Epochs are those that were issued and are not retired.
 	Epochs map[uint64]*epochState `json:"epochs"`
 	// RevokedNodes get nothing, nor does any link that they are on.
 	RevokedNodes []string `json:"revoked_nodes"`
-	// Links are digests of the nodes that each link was last issued for: other
-	// nodes are given other material, which needs another generation.
+	// Links are the nodes that each link was last issued for, in order and with slashes
+	// between them: other nodes are given other material, which needs another
+	// generation.
 	Links map[string]string `json:"links"`
+	// Left are nodes that are not on some link any more, and of which it is not known
+	// yet that what they have says so.
+	Left []string `json:"left,omitempty"`
 	// Unfinished are reissues that may not all have been written yet. Asking for one
 	// again does not make a further generation.
 	Unfinished []Reissue `json:"unfinished"`
@@ -94,7 +113,7 @@ func openLedger(dir string, side keys.Side, step func(string) error) (l *ledger,
 	if step == nil {
 		step = func(string) error { return nil }
 	}
-	l = &ledger{dir: dir, step: step, seeds: make(map[keys.Epoch]secret.Key)}
+	l = &ledger{dir: dir, step: step, seeds: make(map[keys.Epoch]secret.Key), fresh: make(map[keys.Epoch]bool), freshLinks: make(map[string]bool)}
 	defer func() {
 		if err != nil {
 			l.close()
@@ -123,29 +142,39 @@ func openLedger(dir string, side keys.Side, step func(string) error) (l *ledger,
 	if err := syscall.Flock(int(l.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return l, fmt.Errorf("another process issues from it (%w); wait until that has ended", err)
 	}
-	text, err := os.ReadFile(l.path())
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	err = l.load(side)
+	if errors.Is(err, fs.ErrNotExist) {
+		if seeds, err := filepath.Glob(filepath.Join(l.seedDir(), "*"+seedSuffix)); err != nil || len(seeds) > 0 {
+			return l, errors.Join(err, fmt.Errorf("its journal is missing, and %d seeds are there: put the newest journal.json back, or begin again with a new issuer (lever keys init) and a tree of its own", len(seeds)))
+		}
 		l.journal = journal{Version: journalVersion, Issuer: rand.Text(), Channel: side.String(), Epochs: map[uint64]*epochState{}, Links: map[string]string{}}
 		return l, l.save()
-	case err != nil:
-		return l, err
+	}
+	return l, err
+}
+
+// load reads the journal.
+func (l *ledger) load(side keys.Side) error {
+	text, err := os.ReadFile(l.path())
+	if err != nil {
+		return err
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&l.journal); err != nil {
-		return l, fmt.Errorf("its journal cannot be read: %w; restore it from a backup", err)
+		return fmt.Errorf("its journal cannot be read: %w; restore it from a backup", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) || l.Epochs == nil || l.Links == nil {
-		return l, errors.New("its journal is not one; restore it from a backup")
+		return errors.New("its journal is not one; restore it from a backup")
 	}
 	switch {
-	case l.Version != journalVersion:
-		return l, fmt.Errorf("its journal has version %d, this Lever knows %d: run the Lever that wrote it", l.Version, journalVersion)
+	case l.Version < 1 || l.Version > journalVersion:
+		return fmt.Errorf("its journal has version %d, this Lever knows %d: run the Lever that wrote it", l.Version, journalVersion)
 	case l.Channel != side.String():
-		return l, fmt.Errorf("it is the issuer of channel %q, not %s; keep the channels apart, best on different systems", l.Channel, side)
+		return fmt.Errorf("it is the issuer of channel %q, not %s; keep the channels apart, best on different systems", l.Channel, side)
 	}
-	return l, nil
+	l.Version = journalVersion
+	return nil
 }
 
 func (l *ledger) path() string    { return filepath.Join(l.dir, "journal.json") }
@@ -264,6 +293,7 @@ func (l *ledger) make(number uint64) (generation uint32, err error) {
 		return 0, fmt.Errorf("making a seed for epoch %s: %w", e, err)
 	}
 	state.Made++
+	l.fresh[e] = true
 	return e.Generation, nil
 }
 
@@ -292,28 +322,89 @@ func commitment(seed secret.Key) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// claim makes a tree this issuer's.
-func (l *ledger) claim(out string) error {
-	fail := func(err error) error { return fmt.Errorf("issuing into %s: %w", out, err) }
-	if err := os.MkdirAll(out, 0o755); err != nil {
-		return fail(err)
-	}
+// claim makes a tree this issuer's, before anything is decided or erased. One that
+// does not say whose it is may still be another's.
+func (l *ledger) claim(ctx context.Context, out string, trust []signed.PublicKey) error {
 	path := filepath.Join(out, issuerMark)
 	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = l.step("claim"); err == nil {
-			err = keyfile.Publish(path, []byte(l.Issuer+"\n"))
-		}
-		if err != nil {
-			return fail(err)
-		}
-		return nil
+	free := errors.Is(err, fs.ErrNotExist)
+	switch {
+	case err != nil && !free:
+		return err
+	case !free && strings.TrimSpace(string(text)) != l.Issuer:
+		return fmt.Errorf("another issuer has filled it, as its file %s says; give each issuer a tree of its own, and put the journal back if this is a copy that has lost it", issuerMark)
 	}
+	if err := l.newer(ctx, out, trust); err != nil || !free {
+		return err
+	}
+	if err := l.step("claim"); err != nil {
+		return err
+	}
+	return keyfile.Publish(path, []byte(l.Issuer+"\n"))
+}
+
+// newer refuses a tree that knows of more than the journal does: what was revoked
+// since, and which names were given to which keys, is in the newest journal alone.
+func (l *ledger) newer(ctx context.Context, out string, trust []signed.PublicKey) error {
+	nodes, err := nodesOf(out)
 	if err != nil {
-		return fail(err)
+		return err
 	}
-	if strings.TrimSpace(string(text)) != l.Issuer {
-		return fail(fmt.Errorf("another issuer has filled it, as its file %s says; give each issuer a tree of its own", issuerMark))
+	for _, node := range nodes {
+		text, err := (directory{filepath.Join(out, node)}).get(ctx, indexFile, signed.MaxSize)
+		if err != nil {
+			continue
+		}
+		if _, x, err := parseIndex(text, trust, 1); err == nil && x.Sequence > l.Sequence {
+			return fmt.Errorf("the tree has sequence %d for node %q, and the journal in %s knows of none after %d: it is older than what was issued from it; put the newest journal.json back, with the ledger beside it, or begin again with a new issuer (lever keys init) and a tree of its own",
+				x.Sequence, node, l.dir, l.Sequence)
+		}
 	}
 	return nil
+}
+
+// publicDir makes a directory that anybody may read, whatever the umask, unless
+// there is one.
+func publicDir(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if parent := filepath.Dir(path); parent != path {
+		if err := publicDir(parent); err != nil {
+			return err
+		}
+	}
+	return errors.Join(os.Mkdir(path, 0o755), os.Chmod(path, 0o755), keyfile.SyncDir(filepath.Dir(path)))
+}
+
+// apart refuses an issuer's directory that would be published, and a tree among the
+// seeds.
+func apart(issuer, out string) error {
+	i, errI := resolve(issuer)
+	o, errO := resolve(out)
+	if err := errors.Join(errI, errO); err != nil {
+		return err
+	}
+	within := func(path, parent string) bool {
+		rel, err := filepath.Rel(parent, path)
+		return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
+	}
+	if within(i, o) || within(o, i) {
+		return fmt.Errorf("the issuer's private directory %s and the tree that is published, %s, are one or lie in each other: keep them apart", issuer, out)
+	}
+	return nil
+}
+
+// resolve is a path without symbolic links, as far as it is there.
+func resolve(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	found, err := filepath.EvalSymlinks(path)
+	if parent := filepath.Dir(path); errors.Is(err, fs.ErrNotExist) && parent != path {
+		found, err = resolve(parent)
+		found = filepath.Join(found, filepath.Base(path))
+	}
+	return found, err
 }

@@ -320,14 +320,14 @@ func TestThreshold(t *testing.T) {
 	if s := w.until(func(keys.Snapshot) bool { return true }); !s.Unavailable || !slices.Equal(codesOf(s), []health.Code{health.BundleUntrusted}) {
 		t.Errorf("with one signature of two: %+v", s)
 	}
-	if err := SignTree(t.Context(), f.opts.Out, second, conf.Signers[:1], nil); err != nil {
+	if _, err := SignTree(t.Context(), f.opts.Out, second, conf.Signers[:1], nil); err != nil {
 		t.Fatal(err)
 	}
 	w.has(names(0, 1))
 	// What comes with one signature does not replace it.
 	f.issue(func(o *Options) { o.Epochs = []uint64{epochAt(2)} })
 	w.has(names(0, 1), health.BundleUntrusted)
-	if err := SignTree(t.Context(), f.opts.Out, second, conf.Signers[:1], nil); err != nil {
+	if _, err := SignTree(t.Context(), f.opts.Out, second, conf.Signers[:1], nil); err != nil {
 		t.Fatal(err)
 	}
 	w.has(names(0, 1, 2))

@@ -37,6 +37,20 @@ func Replace(path string, text []byte) error { return replace(path, text, 0o600)
 // Publish is Replace for what anybody may read: mode 0644, whatever the umask.
 func Publish(path string, text []byte) error { return replace(path, text, 0o644) }
 
+// Rewrite is Replace for a file that is there already: it keeps the file's mode, and
+// replaces what a symbolic link leads to.
+func Rewrite(path string, text []byte) error {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	return replace(path, text, info.Mode().Perm())
+}
+
 func replace(path string, text []byte, mode fs.FileMode) error {
 	return write(path, text, mode, os.Rename)
 }
