@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,13 +29,13 @@ the machine that is to issue, best one that is on no network.`,
 			if (issuer == "") == (key == "") {
 				return errors.New("give --issuer, or --signing-key for a signer that issues nothing")
 			}
+			var public signed.PublicKey
+			var err error
 			if issuer != "" {
-				if err := os.MkdirAll(issuer, 0o700); err != nil {
-					return fmt.Errorf("making the issuer's directory: %w", err)
-				}
-				key = filepath.Join(issuer, issue.SigningKey)
+				public, key, err = issue.MakeIssuer(issuer)
+			} else {
+				public, err = signed.GenerateKey(key)
 			}
-			public, err := signed.GenerateKey(key)
 			if err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"syscall"
@@ -85,8 +86,9 @@ func openLocked(path string) (*os.File, error) {
 
 // WriteStatement writes a signed statement to a file that must not exist yet.
 func WriteStatement(path string, s *signed.Statement) error {
-	if _, err := os.Lstat(path); err == nil {
+	err := keyfile.CreatePublic(path, s.Text())
+	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("writing %s: it is there already; remove it first, or add a signature by lever keys sign", path)
 	}
-	return keyfile.Publish(path, s.Text())
+	return err
 }

@@ -36,8 +36,8 @@ const (
 // before anything made of it leaves; so a crash leaves at worst a seed that nothing
 // was made of, which is thrown away.
 type ledger struct {
-	dir  string
-	lock *os.File
+	dir    string
+	unlock func()
 	journal
 	seeds map[keys.Epoch]secret.Key
 	// step is called before each change on disk; tests fail there.
@@ -126,21 +126,14 @@ func openLedger(dir string, side keys.Side, step func(string) error) (l *ledger,
 	for _, d := range []string{dir, l.seedDir()} {
 		info, err := os.Lstat(d)
 		if err == nil {
-			err = keyfile.CheckDir(d, info)
+			err = keyfile.CheckPrivateDir(d, info)
 		}
 		if err != nil {
 			return l, err
 		}
-		if info.Mode().Perm()&0o077 != 0 {
-			return l, &keyfile.PermissionError{Path: d, Reason: fmt.Sprintf("its mode is %04o; it must be 0700", info.Mode().Perm())}
-		}
 	}
-	l.lock, err = os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
+	if l.unlock, err = keyfile.TryLock(dir); err != nil {
 		return l, err
-	}
-	if err := syscall.Flock(int(l.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return l, fmt.Errorf("another process issues from it (%w); wait until that has ended", err)
 	}
 	err = l.load(side)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -188,8 +181,8 @@ func (l *ledger) close() {
 	for _, s := range l.seeds {
 		s.Erase()
 	}
-	if l.lock != nil {
-		_ = l.lock.Close()
+	if l.unlock != nil {
+		l.unlock()
 	}
 }
 
