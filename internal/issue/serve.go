@@ -27,6 +27,9 @@ type Server struct {
 	// was said last of what was issued.
 	refused string
 	warned  []string
+	// leapt is when, by the monotonic clock, nothing of what is due now had been there: the
+	// clock has leapt ahead, or nothing was issued for long.
+	leapt time.Time
 }
 
 // The times of a Server.
@@ -93,8 +96,18 @@ func (s *Server) once(ctx context.Context) (wait time.Duration, err error) {
 	if res.Written > 0 || res.Notes != nil {
 		s.Log.Info("issued", "written", res.Written, "kept", res.Kept, "epochs", numbers, "notes", res.Notes)
 	}
+	if res.Written > 0 && res.Kept == 0 {
+		s.leapt = time.Now()
+	}
 	// What is over goes all the same: it must not pile up for one node that cannot be
-	// issued for.
+	// issued for. But a clock that has leapt ahead says of everything in use that it is
+	// over: so what is new must have been out for an epoch.
+	if !s.leapt.IsZero() && time.Since(s.leapt) < epoch {
+		if err != nil {
+			return 0, err
+		}
+		return s.untilNext(now, epoch), nil
+	}
 	over := Over(now, inv.Policy)
 	erased, retireErr := channel.Retire(ctx, over)
 	if erased > 0 {
@@ -106,8 +119,13 @@ func (s *Server) once(ctx context.Context) (wait time.Duration, err error) {
 	if err := errors.Join(err, retireErr); err != nil {
 		return 0, err
 	}
+	return s.untilNext(now, epoch), nil
+}
+
+// untilNext is how long there is nothing to do.
+func (s *Server) untilNext(now time.Time, epoch time.Duration) time.Duration {
 	next := keys.Epoch{Number: keys.ScheduledEpoch(now.Add(epoch), epoch).Number}.Start()
-	return min(max(next.Sub(s.Now()), time.Second), lookEvery), nil
+	return min(max(next.Sub(s.Now()), time.Second), lookEvery)
 }
 
 // inventory is the one in force now.
