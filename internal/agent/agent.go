@@ -80,7 +80,9 @@ type server struct {
 	// reconf is held while what there is to do is changed.
 	reconf sync.Mutex
 	inv    *inventory.Inventory // in force
-	judged time.Time            // the latest date at which verdicts were judged
+	// at and named are its links at this node, by interface and by id.
+	at, named map[string]*inventory.NodeLink
+	judged    time.Time // the latest date at which verdicts were judged
 	// grave is an inventory that interrupts links, and that must stay as it is for a
 	// while since then.
 	grave      *read

@@ -35,7 +35,7 @@ func (s *server) begin(inv *inventory.Inventory, links []inventory.NodeLink) {
 	s.inv = inv
 	s.inForce.Store(inv)
 	s.list(links)
-	s.inherit(links, now)
+	s.inherit(now)
 	for _, l := range links {
 		if l.Verdict.Kind == inventory.Encrypt {
 			s.unfenced.Add(1)
@@ -47,8 +47,12 @@ func (s *server) begin(inv *inventory.Inventory, links []inventory.NodeLink) {
 }
 
 // list sets which links the status shows, and in which order. What is left of
-// others comes last.
+// others comes last. s.reconf is held.
 func (s *server) list(links []inventory.NodeLink) {
+	s.at, s.named = map[string]*inventory.NodeLink{}, map[string]*inventory.NodeLink{}
+	for i := range links {
+		s.at[links[i].Local.Interface], s.named[links[i].ID] = &links[i], &links[i]
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.order
@@ -279,6 +283,7 @@ func (s *server) adopt(next *inventory.Inventory) (changed int) {
 			begin = append(begin, e)
 		}
 	}
+	s.placeAll()
 	for _, e := range begin {
 		s.take(*e.After, nil)
 	}
@@ -330,7 +335,7 @@ func (s *server) endOf(e *inventory.EndChange) (begin bool) {
 	f := linkFile{Link: id, Interface: e.Before.Local.Interface, Secure: e.Before.Local.Secure}
 	if old, err := readLinkFile(s.opts.RunDir, id); err == nil && old != nil {
 		f = *old
-		if e.Session == inventory.Remade || e.Session == inventory.Moved {
+		if e.Session == inventory.Remade {
 			s.disown(f)
 		}
 	}
@@ -350,7 +355,6 @@ func (s *server) endOf(e *inventory.EndChange) (begin bool) {
 		lo.fate = s.fateOf(e)
 	case inventory.Moved:
 		lo.fate = s.fateOf(e)
-		lo.file.Link, lo.file.MKA, lo.reason = movedID(id, f.Interface), nil, "link "+id+" has moved to "+e.After.Local.Interface
 	}
 	if down { // there is nothing left, and the fence was opened by an operator
 		if lo.fate == barred || lo.fate == ignored {
