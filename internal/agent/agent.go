@@ -36,8 +36,9 @@ type Options struct {
 	StateDir  string // disk: the epochs that must never come back
 	Log       *slog.Logger
 	// Ready, if set, is called once the fence of each link was closed, or could not be,
-	// and again when a reload has ended: what waits for it may set interfaces up. What it is given asks the agent whether it lives, by the control socket
-	// if that could be opened.
+	// and again when a reload has ended and the same is true of its links: what waits for
+	// it may set interfaces up. What it is given asks the agent whether it lives, by the
+	// control socket if that could be opened.
 	Ready func(alive func(context.Context) error)
 	// Reloading, if set, is called when a reload begins.
 	Reloading func()
@@ -66,8 +67,9 @@ type server struct {
 	dumps    dumps
 	started  time.Time
 	answers  atomic.Bool // the control socket is open
-	// unfenced are the links of the start whose fence nobody has tried to close yet.
-	unfenced sync.WaitGroup
+	unfenced openFences
+	atWork   chan struct{} // is closed when it has said for the first time that it is ready
+	reloads  atomic.Uint64
 	group    *errgroup.Group
 	ctx      context.Context // of the agent's life
 	store    keys.States
@@ -179,7 +181,7 @@ func newServer(opts Options, on platform, kernel macsec.Kernel, events *linkEven
 		status: map[string]LinkStatus{}, changed: make(chan struct{}), tasks: map[string]*task{},
 		said: map[string]LinkStatus{}, supervised: map[string]*health.Set{}, stuck: map[string]*wedge{},
 		kept: map[string]*keeper{}, left: map[string]*leftover{}, behind: map[string]*inventory.EndChange{},
-		wall: time.Now,
+		wall: time.Now, atWork: make(chan struct{}),
 	}
 	s.open = s.openChannels
 	return s

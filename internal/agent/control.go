@@ -113,43 +113,6 @@ func (s *server) listen() (net.Listener, error) {
 	return l, nil
 }
 
-// fencePatience is how long a fence may take before the agent says that it is ready in
-// spite of it: a link whose interface hangs the kernel must not hold up a whole boot.
-const fencePatience = 20 * time.Second
-
-// readyWhenFenced says that the agent is at work when no link is without its fence any
-// more: the service manager has the network wait for that.
-func (s *server) readyWhenFenced(ctx context.Context) {
-	fenced := make(chan struct{})
-	go func() {
-		s.unfenced.Wait()
-		close(fenced)
-	}()
-	patience := time.NewTimer(fencePatience)
-	defer patience.Stop()
-	select {
-	case <-fenced:
-		s.log.Info("ready: every fence that can be is closed")
-	case <-patience.C:
-		s.log.Error("ready, but for links whose fence has not been closed", "after", fencePatience)
-	case <-ctx.Done():
-		return
-	}
-	s.ready()
-}
-
-// ready says that the agent is at work.
-func (s *server) ready() {
-	if s.opts.Ready != nil {
-		s.opts.Ready(func(ctx context.Context) error {
-			if s.answers.Load() {
-				return NewClient(s.opts.RunDir).Alive(ctx)
-			}
-			return s.alive()
-		})
-	}
-}
-
 func (s *server) answer(ctx context.Context, c net.Conn) {
 	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
 	in := bufio.NewReaderSize(c, 4096)

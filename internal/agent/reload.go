@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/lever-link/lever/internal/health"
@@ -37,12 +36,7 @@ func (s *server) begin(inv *inventory.Inventory, links []inventory.NodeLink) {
 	s.list(links)
 	s.inherit(now)
 	for _, l := range links {
-		if l.Verdict.Kind == inventory.Encrypt {
-			s.unfenced.Add(1)
-			s.take(l, sync.OnceFunc(s.unfenced.Done))
-		} else {
-			s.take(l, nil)
-		}
+		s.take(l)
 	}
 }
 
@@ -69,7 +63,7 @@ func (s *server) list(links []inventory.NodeLink) {
 }
 
 // take gives a link of the inventory its task, or says why it is left alone.
-func (s *server) take(l inventory.NodeLink, fenced func()) {
+func (s *server) take(l inventory.NodeLink) {
 	if l.Verdict.Kind != inventory.Encrypt {
 		s.setStatus(leftAlone(l, s.inv.Policy, s.started, s.date()))
 		return
@@ -78,7 +72,7 @@ func (s *server) take(l inventory.NodeLink, fenced func()) {
 	s.mu.Lock()
 	delete(s.supervised, l.ID)
 	s.mu.Unlock()
-	s.keep(spec{link: l, policy: s.inv.Policy, channels: s.channels, fenced: fenced})
+	s.keep(spec{link: l, policy: s.inv.Policy, channels: s.channels, fenced: s.unfenced.add()})
 }
 
 // follow keeps up with the inventory until ctx ends: with its files, with SIGHUP,
@@ -151,10 +145,7 @@ func (s *server) untilJudged() time.Duration {
 // must stay as it is for a while, unless somebody has asked for it, and end where
 // its author ended it. Reload reports whether it is done with it.
 func (s *server) reload(why string, sure bool) (done bool) {
-	if s.opts.Reloading != nil {
-		s.opts.Reloading()
-	}
-	defer s.ready()
+	defer s.reloading()()
 	s.reconf.Lock()
 	defer s.reconf.Unlock()
 	r, err := readInventory(s.opts.Inventory, s.opts.Node, s.date())
@@ -285,7 +276,7 @@ func (s *server) adopt(next *inventory.Inventory) (changed int) {
 	}
 	s.placeAll()
 	for _, e := range begin {
-		s.take(*e.After, nil)
+		s.take(*e.After)
 	}
 	return len(changes)
 }
@@ -326,6 +317,7 @@ func (s *server) endOf(e *inventory.EndChange) (begin bool) {
 			s.behind[id] = whileStuck(s.behind[id], e)
 			return false
 		}
+		k.spec.fenced() // nobody closes it any more
 		delete(s.kept, id)
 		s.mu.Lock()
 		delete(s.tasks, id)
@@ -396,7 +388,7 @@ func (s *server) catchUp() {
 		}
 		delete(s.behind, id)
 		if s.endOf(e) {
-			s.take(*e.After, nil)
+			s.take(*e.After)
 		}
 	}
 	for _, lo := range s.left {
