@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -27,7 +28,13 @@ type leftover struct {
 	reason string
 	since  time.Time
 	failed error // of the last attempt to put it right
+	// shut is the interface whose fence is known to be closed; 0: none, and anyIndex
+	// the one that there is when the agent starts.
+	shut   int
+	drifts map[health.Code]*drift
 }
+
+const anyIndex = -1
 
 // fate is what becomes of the fence of a leftover.
 type fate uint8
@@ -119,6 +126,7 @@ func (s *server) clearUp(lo *leftover) {
 		s.log.Error("what is left of a link could not be put right", "link", lo.file.Link, "error", err)
 	}
 	lo.failed = err
+	lo.settleDrift()
 	id := lo.file.Link
 	switch {
 	case err == nil && lo.fate != barred:
@@ -136,6 +144,19 @@ func (s *server) clearUp(lo *leftover) {
 	}
 }
 
+// checkLeftFences closes again what was closed, at once: the kernel has told that
+// somebody changes filters. What fails is tried again later, for an attempt changes
+// filters, too.
+func (s *server) checkLeftFences() {
+	s.reconf.Lock()
+	defer s.reconf.Unlock()
+	for _, lo := range s.left {
+		if lo.fate == barred && lo.failed == nil {
+			s.clearUp(lo)
+		}
+	}
+}
+
 func (s *server) tryClear(lo *leftover) error {
 	f := &lo.file
 	p, err := s.platform.findParent(f.Interface)
@@ -148,9 +169,12 @@ func (s *server) tryClear(lo *leftover) error {
 	default:
 		// Before the device goes: until then nothing passes in the clear anyway.
 		if lo.fate == barred {
-			if _, err := s.platform.closeFence(p.index, lo.fence()); err != nil {
+			changes, err := s.platform.closeFence(p.index, lo.fence())
+			lo.note(s.log, p.index, changes)
+			if err != nil {
 				return fmt.Errorf("close the fence on %s: %w", f.Interface, err)
 			}
+			lo.shut = p.index
 		}
 		if !s.owned(f) {
 			if err := removeDevice(s.kernel, p, f.Secure); err != nil {
@@ -167,6 +191,47 @@ func (s *server) tryClear(lo *leftover) error {
 		return nil
 	}
 	return removeLinkFile(s.platform.files, s.opts.RunDir, f.Link)
+}
+
+// note has the status show for a while that the fence was not as it was left, for until
+// it was closed again plain frames may have passed.
+func (lo *leftover) note(log *slog.Logger, index int, changes []fence.Change) {
+	if len(changes) == 0 || lo.shut == 0 {
+		return
+	}
+	if lo.shut != index && lo.shut != anyIndex {
+		lo.drifted(log, health.ParentDrift, fmt.Sprintf("interface replaced: %s is another interface now", lo.file.Interface))
+		return
+	}
+	for _, c := range changes {
+		kind := "fence filter changed"
+		if c.Foreign {
+			kind = "filter before the fence"
+		}
+		lo.drifted(log, health.FenceDrift, kind+": "+c.String())
+	}
+}
+
+func (lo *leftover) drifted(log *slog.Logger, code health.Code, what string) {
+	now := time.Now()
+	if lo.drifts == nil {
+		lo.drifts = map[health.Code]*drift{}
+	}
+	d := lo.drifts[code]
+	if d == nil {
+		d = &drift{since: now}
+		lo.drifts[code] = d
+	}
+	if d.last = now; slices.Contains(d.what, what) || len(d.what) == maxDrifts {
+		return // it is known
+	}
+	d.what = append(d.what, what)
+	log.Warn("somebody else changed what is left of a link: put right", "link", lo.file.Link, "fault", string(code), "was", what)
+}
+
+// settleDrift ends the faults of what has stayed as it must be.
+func (lo *leftover) settleDrift() {
+	maps.DeleteFunc(lo.drifts, func(_ health.Code, d *drift) bool { return time.Since(d.last) >= driftShown })
 }
 
 // owned says whether the device of a leftover is another link's by now.
@@ -196,6 +261,18 @@ func removeDevice(k macsec.Kernel, p parent, name string) error {
 	return k.DeleteDevice(dev.Index)
 }
 
+// shut is the interface whose fence was closed, as far as the record tells: of a link
+// that was removed before, it does not say which one.
+func (f *linkFile) shut() int {
+	switch {
+	case f.Fence == nil || f.Fence.options().Monitor:
+		return 0
+	case f.Removed:
+		return anyIndex
+	}
+	return f.Index
+}
+
 // fence is how the fence of a leftover was closed.
 func (lo *leftover) fence() fence.Options {
 	o := fence.Options{EtherType: inventory.DefaultMKA().EtherType}
@@ -213,13 +290,18 @@ func (lo *leftover) status() LinkStatus {
 		ID: f.Link, Interface: f.Interface, SecureInterface: f.Secure,
 		Verdict: inventory.Encrypt.String(), Reason: lo.reason, State: StateRemoved,
 	}
+	var faults health.Set
 	if lo.fate == barred {
 		st.Fence, st.Traffic, st.TrafficDetail = fenceStatus(lo.fence()), TrafficStopped, "the link is no longer in the inventory: its device is gone and its fence is closed"
-		st.Faults = append(st.Faults, health.Raise(health.LinkRemoved, lo.since, "interface", f.Interface, "link", f.Link))
+		faults.Raise(health.Raise(health.LinkRemoved, lo.since, "interface", f.Interface, "link", f.Link))
+	}
+	for code, d := range lo.drifts {
+		faults.Raise(health.Raise(code, d.since, "interface", f.Interface, "detail", strings.Join(d.what, "; ")))
 	}
 	if lo.failed != nil {
-		st.Faults = append(st.Faults, health.Raise(health.LinkFailed, lo.since, "interface", f.Interface, "detail", lo.failed))
+		faults.Raise(health.Raise(health.LinkFailed, lo.since, "interface", f.Interface, "detail", lo.failed))
 	}
+	st.Faults = faults.List()
 	return st
 }
 
@@ -272,7 +354,7 @@ func (s *server) inherit(now time.Time) {
 			}
 			continue
 		}
-		lo := &leftover{file: *f, since: now, fate: barred, reason: removedReason}
+		lo := &leftover{file: *f, since: now, fate: barred, reason: removedReason, shut: f.shut()}
 		if f.Fence != nil && f.Fence.options().Monitor {
 			lo.fate = ignored
 		}

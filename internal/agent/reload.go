@@ -108,6 +108,9 @@ func (s *server) follow(ctx context.Context, changed <-chan struct{}) error {
 		case <-events.c:
 			s.catchUp()
 			continue
+		case <-events.fence:
+			s.checkLeftFences()
+			continue
 		case <-clearing.C:
 			s.catchUp()
 			continue
@@ -331,7 +334,7 @@ func (s *server) endOf(e *inventory.EndChange) (begin bool) {
 			s.disown(f)
 		}
 	}
-	lo := &leftover{file: f, since: time.Now(), reason: removedReason}
+	lo := &leftover{file: f, since: time.Now(), reason: removedReason, shut: f.shut()}
 	switch e.Session {
 	case inventory.Untouched, inventory.Started:
 		return e.After != nil

@@ -41,11 +41,17 @@ func (t *task) setUpLink() error {
 	if old != nil && old.Index == p.index && old.Fence != nil && old.Fence.options() == t.fenceOptions() {
 		closeIt = t.checkFence // what an earlier agent left, somebody may have changed
 	}
+	closed := shut{p.index, t.fenceOptions()}
+	if t.shut == closed {
+		closeIt = t.checkFence // and what this one has closed before
+	}
 	err = closeIt()
 	t.fenced()
 	if err != nil {
+		t.shut = shut{}
 		return err
 	}
+	t.shut = closed
 	if p.master != 0 {
 		return &enslavedError{p.name, t.server.platform.interfaceName(p.master)}
 	}

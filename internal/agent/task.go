@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/lever-link/lever/internal/fence"
 	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/keys"
 	"github.com/lever-link/lever/internal/pae"
@@ -60,6 +61,7 @@ type task struct {
 	ops       []mka.Op
 
 	faults    health.Set
+	shut      shut // what this task has closed
 	failed    bool // the last session could not be set up
 	takenDown bool
 	// untakenSince is since when a live peer has not had the SAK that this end
@@ -86,6 +88,12 @@ type task struct {
 	news         bool         // something happened that the status must show at once
 	published    time.Time
 	lastStatus   string
+}
+
+// shut is a fence that was closed: on which interface, and how.
+type shut struct {
+	index int
+	opts  fence.Options
 }
 
 func newTask(s *server, sp spec) *task {
@@ -133,6 +141,16 @@ func (t *task) run(ctx context.Context) error {
 	}
 }
 
+// fenceAmiss says whether the fence of a link that is not set up may be open: the
+// kernel has told of some filter.
+func (t *task) fenceAmiss() bool {
+	if t.shut.index == 0 {
+		return false // it was not closed, and is tried again anyway
+	}
+	state, err := t.server.platform.inspectFence(t.shut.index, t.fenceOptions())
+	return err != nil || !state.InPlace
+}
+
 // pause waits until another session may help, and answers requests meanwhile.
 func (t *task) pause(ctx context.Context) bool {
 	retry := time.NewTimer(retryDelay)
@@ -148,6 +166,10 @@ func (t *task) pause(ctx context.Context) bool {
 			_ = t.update(sp)
 			t.publish()
 			if !t.takenDown {
+				return true
+			}
+		case <-t.events.fence:
+			if !t.takenDown && t.fenceAmiss() {
 				return true
 			}
 		case <-t.events.c:
