@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lever-link/lever/internal/health"
+	"github.com/lever-link/lever/macsec"
 	"github.com/lever-link/lever/mka"
 )
 
@@ -229,6 +230,9 @@ func (t *task) handle(r request) (done bool, err error) {
 	if r.verb == "down" {
 		if err := t.takeDown(); err != nil {
 			r.done <- err
+			if _, err := t.server.kernel.Device(t.link.Local.Secure); errors.Is(err, macsec.ErrNotExist) {
+				return true, errAnew // it went as far as that
+			}
 			return false, nil
 		}
 		t.served = append(t.served, r.done)
