@@ -89,6 +89,7 @@ type server struct {
 	// while since then.
 	grave      *read
 	graveSince time.Time
+	begun      func() // ends the wait for the inventory that the agent was started with
 	kept       map[string]*keeper
 	left       map[string]*leftover
 	behind     map[string]*inventory.EndChange // links whose task was stuck when the inventory changed
@@ -127,7 +128,7 @@ func Run(ctx context.Context, opts Options) error {
 	defer func() { _ = bounded.Flush() }()
 	opts.Log = slog.New(bounded)
 	seen := watch.Signature(opts.Inventory)
-	first, refused, err := firstInventory(opts.Inventory, opts.Node, opts.StateDir)
+	first, err := firstInventory(opts.Inventory, opts.Node, opts.StateDir)
 	if err != nil {
 		return err
 	}
@@ -157,11 +158,7 @@ func Run(ctx context.Context, opts Options) error {
 	g.Go(func() error { watch.Notify(ctx, opts.Inventory, s.log, kicks); return nil })
 	g.Go(func() error { watch.Settled(ctx, opts.Inventory, seen, kicks, changed); return nil })
 	s.start(ctx, g, first.inv, links)
-	if refused != nil {
-		s.refuse(refused, "the agent starts")
-	} else {
-		s.keepLastGood(first)
-	}
+	s.accept(first)
 	g.Go(func() error { return s.follow(ctx, changed) })
 	g.Go(func() error { return s.serve(ctx) })
 	if opts.Observe != nil {

@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/lever-link/lever/internal/fence"
+	"github.com/lever-link/lever/internal/health"
+	"github.com/lever-link/lever/mka"
 )
 
 // readiness is what an agent tells the service manager, and what holds up fences.
@@ -46,7 +48,7 @@ func (s *site) boot(n *node, r *readiness) *server {
 		p.fenced = false
 	}
 	n.mu.Unlock()
-	first, _, err := firstInventory(s.path, n.name, n.stateDir)
+	first, err := firstInventory(s.path, n.name, n.stateDir)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -77,6 +79,8 @@ func (s *site) boot(n *node, r *readiness) *server {
 	srv.open = n.server.open
 	n.server = srv
 	srv.start(ctx, g, first.inv, links)
+	srv.accept(first)
+	g.Go(func() error { return srv.follow(ctx, nil) })
 	g.Go(func() error { srv.readyWhenFenced(ctx); return nil })
 	n.stop = func() {
 		cancel()
@@ -109,7 +113,7 @@ func TestReloadIsReadyWhenFenced(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSite(t, twoLinks)
-				s.r1.plug("eth8", &wire{}, [6]byte{2, 0, 0, 0, 0, 8})
+				s.r1.plug("eth8", &wire{}, mka.MAC{2, 0, 0, 0, 0, 8})
 				time.Sleep(10 * time.Second)
 				var r readiness
 				var held []int
@@ -145,4 +149,28 @@ func TestReloadIsReadyWhenFenced(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestReadyWhenTheInventoryIsInForce starts an agent with an inventory that takes a link
+// away, and so must stay as it is for a while. It has a link that is new, too: the network
+// may not begin before that one has its fence.
+func TestReadyWhenTheInventoryIsInForce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, twoLinks)
+		s.r1.plug("eth8", &wire{}, mka.MAC{2, 0, 0, 0, 0, 8})
+		time.Sleep(10 * time.Second)
+		s.r1.halt()
+		s.write(twoLinks[:strings.Index(twoLinks, "  - id: l2")] + "  - {id: l3, a: r1/eth8, z: r2/eth11}\n")
+		var r readiness
+		s.boot(s.r1, &r)
+		time.Sleep(graveSettles - time.Second)
+		if n := r.ready.Load(); n != 0 {
+			t.Errorf("ready %d times; the fence on eth8 is closed: %v", n, s.r1.fencedAt("eth8"))
+		}
+		time.Sleep(2 * time.Second)
+		if n := r.ready.Load(); n == 0 || !s.r1.fencedAt("eth8") {
+			t.Errorf("ready %d times; the fence on eth8 is closed: %v", n, s.r1.fencedAt("eth8"))
+		}
+		s.want(s.r1, "l2", StateRemoved, health.LinkRemoved)
+	})
 }

@@ -84,9 +84,11 @@ func (s *server) follow(ctx context.Context, changed <-chan struct{}) error {
 	defer clearing.Stop()
 	judge := time.NewTimer(s.untilJudged())
 	defer judge.Stop()
-	again := time.NewTimer(0) // for a change that interrupts links
-	again.Stop()
+	again := time.NewTimer(graveSettles) // for a change that interrupts links
 	defer again.Stop()
+	if s.grave == nil {
+		again.Stop()
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -151,6 +153,11 @@ func (s *server) reload(why string, sure bool) (done bool) {
 	defer s.reloading()()
 	s.reconf.Lock()
 	defer s.reconf.Unlock()
+	defer func() {
+		if done && s.begun != nil {
+			s.begun()
+		}
+	}()
 	r, err := readInventory(s.opts.Inventory, s.opts.Node, s.date())
 	var paths []string
 	if err == nil {
@@ -163,9 +170,9 @@ func (s *server) reload(why string, sure bool) (done bool) {
 		s.refuse(err, why)
 		return true
 	}
-	if links := s.interrupted(r.inv); len(links) > 0 {
-		if f := cutOff(r.files); f != "" {
-			s.refuse(fmt.Errorf("%s: it would interrupt %s and does not end with a newline: it may be cut off; write it anew, complete, and rename it into place", f, strings.Join(links, ", ")), why)
+	if links := interrupted(s.inv, r.inv, s.opts.Node); len(links) > 0 {
+		if err := cutOff(r.files, links); err != nil {
+			s.refuse(err, why)
 			return true
 		}
 		if !sure && !s.settled(r) {
@@ -189,10 +196,10 @@ func (s *server) settled(r *read) bool {
 	return false
 }
 
-// interrupted are the links of this node whose traffic an inventory interrupts or
+// interrupted are the links of a node whose traffic an inventory interrupts or
 // uncovers.
-func (s *server) interrupted(next *inventory.Inventory) (links []string) {
-	for _, c := range s.changesHere(s.inv, next) {
+func interrupted(last, next *inventory.Inventory, node string) (links []string) {
+	for _, c := range changesAt(node, last, next) {
 		switch c.end.Session {
 		case inventory.Untouched, inventory.Resumed, inventory.Started:
 			if c.end.Fence != inventory.FenceOpened {
@@ -205,14 +212,15 @@ func (s *server) interrupted(next *inventory.Inventory) (links []string) {
 	return links
 }
 
-// cutOff is a file that does not end as text files do.
-func cutOff(files []inventory.File) string {
+// cutOff is what is wrong with an inventory that interrupts links, and of which a file
+// does not end as text files do.
+func cutOff(files []inventory.File, links []string) error {
 	for _, f := range files {
 		if !bytes.HasSuffix(f.Data, []byte("\n")) {
-			return f.Name
+			return fmt.Errorf("%s: it would interrupt %s and does not end with a newline: it may be cut off; write it anew, complete, and rename it into place", f.Name, strings.Join(links, ", "))
 		}
 	}
-	return ""
+	return nil
 }
 
 // refuse says what is wrong with an inventory that was not accepted.
@@ -259,7 +267,7 @@ func (s *server) adopt(next *inventory.Inventory) (changed int) {
 		s.log.Error("the inventory has lost this node", "error", err) // not from reload
 		return 0
 	}
-	changes := s.changesHere(last, next)
+	changes := changesAt(s.opts.Node, last, next)
 	s.inv = next
 	s.inForce.Store(next)
 	asked := next.Channels.A.KeyService() || next.Channels.B.KeyService()
@@ -284,16 +292,16 @@ func (s *server) adopt(next *inventory.Inventory) (changed int) {
 	return len(changes)
 }
 
-// hereChange is a change as it is at this node.
+// hereChange is a change as it is at one node.
 type hereChange struct {
 	inventory.Change
 	end inventory.EndChange
 }
 
-func (s *server) changesHere(last, next *inventory.Inventory) (out []hereChange) {
+func changesAt(node string, last, next *inventory.Inventory) (out []hereChange) {
 	for _, c := range inventory.Diff(last, next) {
 		for _, e := range c.Ends {
-			if e.Node == s.opts.Node {
+			if e.Node == node {
 				out = append(out, hereChange{c, e})
 			}
 		}

@@ -101,7 +101,7 @@ func (s *site) edit(oldnew ...string) {
 func (s *site) startAt(n *node) {
 	s.t.Helper()
 	seen := watch.Signature(s.path)
-	first, refused, err := firstInventory(s.path, n.name, n.stateDir)
+	first, err := firstInventory(s.path, n.name, n.stateDir)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -130,11 +130,7 @@ func (s *site) startAt(n *node) {
 	changed := make(chan struct{})
 	g.Go(func() error { watch.Settled(ctx, s.path, seen, nil, changed); return nil })
 	n.server.start(ctx, g, inv, links)
-	if refused != nil {
-		n.server.refuse(refused, "the agent starts")
-	} else {
-		n.server.keepLastGood(first)
-	}
+	n.server.accept(first)
 	g.Go(func() error { return n.server.follow(ctx, changed) })
 	n.stop = func() {
 		cancel()
@@ -572,7 +568,7 @@ func TestInventoryChangedWhileNoAgentRan(t *testing.T) {
 				s.r1.halt()
 				s.edit(c.edit...)
 				s.startAt(s.r1)
-				time.Sleep(4 * time.Second)
+				time.Sleep(graveSettles + 4*time.Second)
 				st, there := s.link(s.r1, "l1")
 				if there != (c.state != "") || st.State != c.state && !(c.state == StateNegotiating && st.State == StateSecured) || s.r1.fencedAt("eth4") != c.fenced {
 					t.Errorf("there %v: %+v; fenced %v", there, st, s.r1.fencedAt("eth4"))
@@ -636,9 +632,9 @@ func TestFirstInventory(t *testing.T) {
 	put(path, broken)
 	want := func(says ...string) {
 		t.Helper()
-		inv, refused, err := FirstInventory(path, "r1", state)
+		f, err := firstInventory(path, "r1", state)
 		if err == nil {
-			t.Errorf("%+v, %v, want an error", inv, refused)
+			t.Errorf("%+v, want an error", f)
 			return
 		}
 		for _, s := range says {
@@ -649,24 +645,24 @@ func TestFirstInventory(t *testing.T) {
 	}
 	want("lever.yaml:2:16: ") // no agent was here before
 	put(path, twoLinks)
-	r, refused, err := firstInventory(path, "r1", state)
-	if err != nil || refused != nil {
-		t.Fatal(err, refused)
+	f, err := firstInventory(path, "r1", state)
+	if err != nil || f.refused != nil {
+		t.Fatal(err, f.refused)
 	}
-	if err := writeLastGood(path, "r1", state, r.files); err != nil {
+	if err := writeLastGood(path, "r1", state, f.files); err != nil {
 		t.Fatal(err)
 	}
 	put(path, broken)
-	inv, refused, err := FirstInventory(path, "r1", state)
-	if err != nil || refused == nil || len(inv.Links) != 2 {
-		t.Errorf("%v, %v, %v", inv, refused, err)
+	f, err = firstInventory(path, "r1", state)
+	if err != nil || f.refused == nil || len(f.inv.Links) != 2 {
+		t.Errorf("%+v, %v", f, err)
 	}
 	for what, text := range map[string]string{
 		"another path": `{"version":1,"path":"/elsewhere","node":"r1"}`,
 		"another node": fmt.Sprintf(`{"version":1,"path":%q,"node":"r2"}`, path),
 	} {
 		put(filepath.Join(state, lastGoodName), text)
-		if _, _, err := FirstInventory(path, "r1", state); err == nil || strings.Contains(err.Error(), "accepted last") {
+		if _, err := firstInventory(path, "r1", state); err == nil || strings.Contains(err.Error(), "accepted last") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
