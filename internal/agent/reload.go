@@ -309,12 +309,25 @@ func changesAt(node string, last, next *inventory.Inventory) (out []hereChange) 
 	return out
 }
 
-// endOf does what a change ends, and says whether e.After is to be taken up.
+// linkOf is the link that changes.
+func linkOf(e *inventory.EndChange) string {
+	if e.Before == nil {
+		return e.After.ID
+	}
+	return e.Before.ID
+}
+
+// endOf does what a change ends, and says whether e.After is to be taken up. What
+// becomes of a link whose task is stuck waits until that is over.
 func (s *server) endOf(e *inventory.EndChange) (begin bool) {
+	id := linkOf(e)
+	if first := s.behind[id]; first != nil {
+		s.behind[id] = whileStuck(first, e)
+		return false
+	}
 	if e.Before == nil {
 		return true
 	}
-	id := e.Before.ID
 	k, down := s.kept[id], s.isDown(id)
 	if e.After != nil && k != nil && e.After.Verdict.Kind == inventory.Encrypt &&
 		(e.Session == inventory.Untouched || down && e.Session != inventory.Moved) {
@@ -325,7 +338,7 @@ func (s *server) endOf(e *inventory.EndChange) (begin bool) {
 	if k != nil {
 		if err := k.end(); err != nil {
 			s.log.Error("the link cannot follow the inventory yet", "link", id, "error", err)
-			s.behind[id] = whileStuck(s.behind[id], e)
+			s.behind[id] = e
 			return false
 		}
 		k.spec.fenced() // nobody closes it any more
@@ -392,10 +405,12 @@ func (s *server) catchUp() {
 	s.reconf.Lock()
 	defer s.reconf.Unlock()
 	for id, e := range s.behind {
-		select {
-		case <-s.kept[id].done:
-		default:
-			continue
+		if k := s.kept[id]; k != nil {
+			select {
+			case <-k.done:
+			default:
+				continue
+			}
 		}
 		delete(s.behind, id)
 		if s.endOf(e) {
@@ -423,9 +438,6 @@ func (s *server) widen(e *inventory.EndChange) {
 // whileStuck is two changes of a link in one, of which the first could not be
 // carried out yet.
 func whileStuck(first, second *inventory.EndChange) *inventory.EndChange {
-	if first == nil {
-		return second
-	}
 	both := &inventory.EndChange{Node: second.Node, Before: first.Before, After: second.After, Fence: second.Fence, Heir: second.Heir}
 	switch {
 	case both.After == nil:

@@ -22,6 +22,7 @@ import (
 	"github.com/lever-link/lever/internal/watch"
 	"github.com/lever-link/lever/inventory"
 	"github.com/lever-link/lever/macsec"
+	"github.com/lever-link/lever/macsec/macsectest"
 	"github.com/lever-link/lever/mka"
 )
 
@@ -670,4 +671,66 @@ func TestFirstInventory(t *testing.T) {
 	want("lever.yaml:2:16: ", "accepted last there is no use")
 	put(filepath.Join(state, lastGoodName), fmt.Sprintf(`{"version":1,"path":%q,"node":"r1","files":[]}`, path))
 	want("accepted last there is no use", "there is no file")
+}
+
+// TestStuckLinkFollowsLater has the task of l1 not come back from the kernel while the
+// inventory changes l1 again and again. No second task begins meanwhile, and what becomes
+// of the link in the end is what the last inventory says.
+func TestStuckLinkFollowsLater(t *testing.T) {
+	without := strings.Replace(twoLinks, l1Lines, "", 1)
+	for name, c := range map[string]struct {
+		texts  []string
+		state  State
+		fenced bool
+	}{
+		"removed and put back":            {[]string{without, twoLinks}, StateSecured, true},
+		"and removed again":               {[]string{without, twoLinks, without}, StateRemoved, true},
+		"put back with other words":       {[]string{without, twoLinks, strings.Replace(twoLinks, "ref: one", "ref: uno", 1)}, StateSecured, true},
+		"put back inside":                 {[]string{without, strings.Replace(twoLinks, l1Leased, l1Inside, 1)}, StateInside, false},
+		"its interface is another link's": {[]string{without, strings.Replace(twoLinks, "id: l1", "id: l3", 1)}, "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, twoLinks)
+				time.Sleep(10 * time.Second)
+				task := s.r1.server.tasks["l1"]
+				wake := make(chan struct{})
+				var stuck atomic.Bool
+				index := s.secy(s.r1, "eth4-sec").Index
+				s.r1.kernel.After(func(o macsectest.Operation) error {
+					if o.Op == macsec.OpAddTxSA && o.Index == index && stuck.CompareAndSwap(false, true) {
+						<-wake
+					}
+					return nil
+				})
+				_ = s.r2.ask("rekey")
+				time.Sleep(wedgedAfter + 5*time.Second)
+				for i, text := range c.texts {
+					s.write(text)
+					time.Sleep(40 * time.Second)
+					s.r1.server.mu.Lock()
+					now := s.r1.server.tasks["l1"]
+					s.r1.server.mu.Unlock()
+					if now != task {
+						t.Errorf("%d: another task has taken over while nobody knows what the kernel will do", i)
+					}
+				}
+				close(wake)
+				time.Sleep(30 * time.Second)
+				st, _ := s.link(s.r1, "l1")
+				if st.State != c.state || s.r1.fencedAt("eth4") != c.fenced {
+					t.Errorf("fenced %v: %+v", s.r1.fencedAt("eth4"), st)
+				}
+				if name != "its interface is another link's" {
+					return
+				}
+				s.r1.noted()
+				time.Sleep(30 * time.Second)
+				s.want(s.r1, "l3", StateSecured)
+				if did := s.r1.noted(); slices.ContainsFunc(did, func(d string) bool { return strings.HasPrefix(d, "DeleteDevice") }) {
+					t.Errorf("it does %q", did)
+				}
+			})
+		})
+	}
 }
