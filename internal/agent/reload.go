@@ -358,6 +358,9 @@ func (s *server) endOf(e *inventory.EndChange) (begin bool) {
 	lo := &leftover{file: f, since: time.Now(), reason: removedReason, shut: f.shut()}
 	switch e.Session {
 	case inventory.Untouched, inventory.Started:
+		if e.After == nil && s.left[id] == nil {
+			s.forget(id)
+		}
 		return e.After != nil
 	case inventory.Resumed:
 		s.widen(e)

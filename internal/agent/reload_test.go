@@ -734,3 +734,22 @@ func TestStuckLinkFollowsLater(t *testing.T) {
 		})
 	}
 }
+
+// TestInsideLinkIsRemoved wants nothing left of it in the status.
+func TestInsideLinkIsRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, strings.Replace(twoLinks, l1Leased, l1Inside, 1))
+		time.Sleep(10 * time.Second)
+		s.want(s.r1, "l1", StateInside)
+		s.edit(strings.Replace(l1Lines, l1Leased, l1Inside, 1), "")
+		if st, there := s.link(s.r1, "l1"); there {
+			t.Errorf("it is still shown: %+v", st)
+		}
+		if err := s.r1.ask("down"); err == nil || !strings.Contains(err.Error(), `has no link "l1"`) {
+			t.Errorf("lever down says %v", err)
+		}
+		s.edit("  - id: l2\n", l1Lines+"  - id: l2\n")
+		time.Sleep(10 * time.Second)
+		s.want(s.r1, "l1", StateSecured)
+	})
+}
