@@ -110,12 +110,20 @@ func downWithoutAgent(on *platform, open func() (macsec.Kernel, error), runDir s
 	defer func() { _ = k.Close() }()
 	var done []string
 	var errs []error
+	named := map[string]bool{}
 	for _, id := range links {
+		if named[id] {
+			continue
+		}
+		named[id] = true
 		if !all[id] {
 			errs = append(errs, fmt.Errorf("take link %q down: no agent has left it in %s", id, runDir))
 			continue
 		}
 		f, err := readLinkFile(runDir, id)
+		if err == nil && f == nil { // before the directory was locked it was there
+			err = fmt.Errorf("take link %q down: its record in %s is gone: somebody else has taken it down", id, runDir)
+		}
 		if err == nil {
 			err = removeLink(on, k, f)
 		}

@@ -232,3 +232,13 @@ func TestDownUnderAnAgentThatFails(t *testing.T) {
 		})
 	}
 }
+
+// TestDownTwiceInOneCommand names a link twice, without an agent.
+func TestDownTwiceInOneCommand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := standing(t)
+		if done, err := p.down("l1", "l1"); err != nil || !slices.Equal(done, []string{"l1"}) || p.stands() {
+			t.Errorf("%q, %v", done, err)
+		}
+	})
+}
