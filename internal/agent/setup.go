@@ -20,6 +20,7 @@ import (
 // setUpLink brings the link to where keys can make it carry traffic.
 func (t *task) setUpLink() error {
 	p, err := t.server.platform.findParent(t.link.Local.Interface)
+	t.found = p
 	if err != nil {
 		return err
 	}

@@ -18,8 +18,12 @@ import (
 )
 
 // retryDelay is the pause before a link that could not be set up is tried
-// again; an interface event ends it at once.
-const retryDelay = time.Second
+// again. An event of its own interface ends it at once, and any other one, for it may
+// be about what the link lacks, when the last attempt was eventDelay ago.
+const (
+	retryDelay = time.Second
+	eventDelay = 100 * time.Millisecond
+)
 
 // task keeps one link encrypted. Everything but its channels belongs to the
 // goroutine that runs it.
@@ -61,8 +65,9 @@ type task struct {
 	ops       []mka.Op
 
 	faults    health.Set
-	shut      shut // what this task has closed
-	failed    bool // the last session could not be set up
+	shut      shut   // what this task has closed
+	found     parent // by the last attempt to set the link up; zero: there was none
+	failed    bool   // the last session could not be set up
 	takenDown bool
 	// untakenSince is since when a live peer has not had the SAK that this end
 	// distributes as key server.
@@ -151,8 +156,16 @@ func (t *task) fenceAmiss() bool {
 	return err != nil || !state.InPlace
 }
 
+// groundMoved says whether the link's interface is not what the last attempt found: on
+// one that has come back each moment without a fence counts.
+func (t *task) groundMoved() bool {
+	p, _ := t.server.platform.findParent(t.link.Local.Interface)
+	return p != t.found
+}
+
 // pause waits until another session may help, and answers requests meanwhile.
 func (t *task) pause(ctx context.Context) bool {
+	began := time.Now()
 	retry := time.NewTimer(retryDelay)
 	defer retry.Stop()
 	for {
@@ -173,9 +186,14 @@ func (t *task) pause(ctx context.Context) bool {
 				return true
 			}
 		case <-t.events.c:
-			if !t.takenDown {
+			if t.takenDown {
+				continue
+			}
+			ago := time.Since(began)
+			if ago >= eventDelay || t.groundMoved() {
 				return true
 			}
+			retry.Reset(eventDelay - ago)
 		case <-retry.C:
 			if !t.takenDown {
 				return true
