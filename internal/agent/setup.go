@@ -74,11 +74,12 @@ func (t *task) setUpLink() error {
 	if _, err := t.server.platform.ensureAddresses(dev.Index, t.link.Local.Addresses); err != nil {
 		return err
 	}
-	if !p.up {
+	if t.staysDown = t.ordered(p, old); !p.up && !t.staysDown {
 		if err := t.server.platform.setUp(p.index, true); err != nil {
 			return fmt.Errorf("set %s up: %w", p.name, err)
 		}
 	}
+	t.held = false
 	t.conn, err = t.server.platform.openMKA(p.index, pae.Options{EtherType: t.link.MKA.EtherType, Groups: [][6]byte{t.link.MKA.Destination}})
 	if err != nil {
 		return fmt.Errorf("listen for MKA on %s: %w", p.name, err)

@@ -67,6 +67,8 @@ type task struct {
 	faults    health.Set
 	shut      shut   // what this task has closed
 	found     parent // by the last attempt to set the link up; zero: there was none
+	held      bool   // the agent has set its interface down
+	staysDown bool   // somebody else has, which is an order
 	failed    bool   // the last session could not be set up
 	takenDown bool
 	// untakenSince is since when a live peer has not had the SAK that this end
@@ -106,12 +108,20 @@ func newTask(s *server, sp spec) *task {
 	if sp.fenced == nil {
 		sp.fenced = func() {}
 	}
-	return &task{
+	t := &task{
 		server: newLeased(s, l), lease: l, log: s.log.With("link", sp.link.ID), link: sp.link, policy: sp.policy,
 		channels: sp.channels, store: &leasedStates{s.store, l},
 		fenced: sp.fenced,
 		events: s.links.subscribe(), requests: make(chan request), changes: make(chan spec, 1), heardFrom: map[mka.SCI]time.Time{},
 	}
+	setUp := t.server.platform.setUp
+	t.server.platform.setUp = func(index int, up bool) error {
+		if !up {
+			t.hold(index)
+		}
+		return setUp(index, up)
+	}
+	return t
 }
 
 // run keeps the link up until ctx ends: a session that cannot start or that
@@ -249,7 +259,7 @@ func (t *task) session(ctx context.Context) error {
 		}()
 	}
 	t.failed = false
-	if t.parent.up { // if not it was set up just now, and an event follows
+	if t.parent.up || t.staysDown { // else it was set up just now, and an event follows
 		if err := t.look(); err != nil {
 			return err
 		}
