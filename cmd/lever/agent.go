@@ -71,11 +71,7 @@ func serve(ctx context.Context, o agent.Options, metricsAt string) error {
 	defer signal.Stop(reload)
 	o.Reload = reload
 	service.Harden(o.Log)
-	inv, _, err := agent.FirstInventory(o.Inventory, o.Node, o.StateDir)
-	if err != nil {
-		return err
-	}
-	paths, err := agent.Paths(inv, o.Node)
+	paths, err := agent.FirstPaths(o.Inventory, o.Node, o.StateDir)
 	if err != nil {
 		return err
 	}

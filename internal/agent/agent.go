@@ -36,8 +36,9 @@ type Options struct {
 	StateDir  string // disk: the epochs that must never come back
 	Log       *slog.Logger
 	// Ready, if set, is called once the fence of each link was closed, or could not be,
-	// and again when a reload has ended: what waits for it may set interfaces up. What it is given asks the agent whether it lives, by the control socket
-	// if that could be opened.
+	// and again when a reload has ended and the same is true of its links: what waits for
+	// it may set interfaces up. What it is given asks the agent whether it lives, by the
+	// control socket if that could be opened.
 	Ready func(alive func(context.Context) error)
 	// Reloading, if set, is called when a reload begins.
 	Reloading func()
@@ -66,8 +67,9 @@ type server struct {
 	dumps    dumps
 	started  time.Time
 	answers  atomic.Bool // the control socket is open
-	// unfenced are the links of the start whose fence nobody has tried to close yet.
-	unfenced sync.WaitGroup
+	unfenced openFences
+	atWork   chan struct{} // is closed when it has said for the first time that it is ready
+	reloads  atomic.Uint64
 	group    *errgroup.Group
 	ctx      context.Context // of the agent's life
 	store    keys.States
@@ -80,11 +82,14 @@ type server struct {
 	// reconf is held while what there is to do is changed.
 	reconf sync.Mutex
 	inv    *inventory.Inventory // in force
-	judged time.Time            // the latest date at which verdicts were judged
+	// at and named are its links at this node, by interface and by id.
+	at, named map[string]*inventory.NodeLink
+	judged    time.Time // the latest date at which verdicts were judged
 	// grave is an inventory that interrupts links, and that must stay as it is for a
 	// while since then.
 	grave      *read
 	graveSince time.Time
+	begun      func() // ends the wait for the inventory that the agent was started with
 	kept       map[string]*keeper
 	left       map[string]*leftover
 	behind     map[string]*inventory.EndChange // links whose task was stuck when the inventory changed
@@ -123,7 +128,7 @@ func Run(ctx context.Context, opts Options) error {
 	defer func() { _ = bounded.Flush() }()
 	opts.Log = slog.New(bounded)
 	seen := watch.Signature(opts.Inventory)
-	first, refused, err := firstInventory(opts.Inventory, opts.Node, opts.StateDir)
+	first, err := firstInventory(opts.Inventory, opts.Node, opts.StateDir)
 	if err != nil {
 		return err
 	}
@@ -153,11 +158,7 @@ func Run(ctx context.Context, opts Options) error {
 	g.Go(func() error { watch.Notify(ctx, opts.Inventory, s.log, kicks); return nil })
 	g.Go(func() error { watch.Settled(ctx, opts.Inventory, seen, kicks, changed); return nil })
 	s.start(ctx, g, first.inv, links)
-	if refused != nil {
-		s.refuse(refused, "the agent starts")
-	} else {
-		s.keepLastGood(first)
-	}
+	s.accept(first)
 	g.Go(func() error { return s.follow(ctx, changed) })
 	g.Go(func() error { return s.serve(ctx) })
 	if opts.Observe != nil {
@@ -177,7 +178,7 @@ func newServer(opts Options, on platform, kernel macsec.Kernel, events *linkEven
 		status: map[string]LinkStatus{}, changed: make(chan struct{}), tasks: map[string]*task{},
 		said: map[string]LinkStatus{}, supervised: map[string]*health.Set{}, stuck: map[string]*wedge{},
 		kept: map[string]*keeper{}, left: map[string]*leftover{}, behind: map[string]*inventory.EndChange{},
-		wall: time.Now,
+		wall: time.Now, atWork: make(chan struct{}),
 	}
 	s.open = s.openChannels
 	return s

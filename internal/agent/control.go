@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lever-link/lever/internal/health"
+	"github.com/lever-link/lever/macsec"
 	"github.com/lever-link/lever/mka"
 )
 
@@ -111,43 +112,6 @@ func (s *server) listen() (net.Listener, error) {
 		return nil, fmt.Errorf("agent: protect the control socket: %w", err)
 	}
 	return l, nil
-}
-
-// fencePatience is how long a fence may take before the agent says that it is ready in
-// spite of it: a link whose interface hangs the kernel must not hold up a whole boot.
-const fencePatience = 20 * time.Second
-
-// readyWhenFenced says that the agent is at work when no link is without its fence any
-// more: the service manager has the network wait for that.
-func (s *server) readyWhenFenced(ctx context.Context) {
-	fenced := make(chan struct{})
-	go func() {
-		s.unfenced.Wait()
-		close(fenced)
-	}()
-	patience := time.NewTimer(fencePatience)
-	defer patience.Stop()
-	select {
-	case <-fenced:
-		s.log.Info("ready: every fence that can be is closed")
-	case <-patience.C:
-		s.log.Error("ready, but for links whose fence has not been closed", "after", fencePatience)
-	case <-ctx.Done():
-		return
-	}
-	s.ready()
-}
-
-// ready says that the agent is at work.
-func (s *server) ready() {
-	if s.opts.Ready != nil {
-		s.opts.Ready(func(ctx context.Context) error {
-			if s.answers.Load() {
-				return NewClient(s.opts.RunDir).Alive(ctx)
-			}
-			return s.alive()
-		})
-	}
 }
 
 func (s *server) answer(ctx context.Context, c net.Conn) {
@@ -266,6 +230,9 @@ func (t *task) handle(r request) (done bool, err error) {
 	if r.verb == "down" {
 		if err := t.takeDown(); err != nil {
 			r.done <- err
+			if _, err := t.server.kernel.Device(t.link.Local.Secure); errors.Is(err, macsec.ErrNotExist) {
+				return true, errAnew // it went as far as that
+			}
 			return false, nil
 		}
 		t.served = append(t.served, r.done)

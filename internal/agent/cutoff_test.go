@@ -3,10 +3,13 @@
 package agent
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/watch"
 )
 
@@ -41,6 +44,86 @@ func TestCutOffInventory(t *testing.T) {
 		}
 		if whole == 0 || *crashAll && whole > len(twoLinks)/4 {
 			t.Errorf("%d of %d were taken for whole", whole, len(twoLinks))
+		}
+	})
+}
+
+// TestInventoryCutOffWhileNoAgentRan restarts an agent with an inventory that a running
+// one would refuse, or not believe yet: neither does this one.
+func TestInventoryCutOffWhileNoAgentRan(t *testing.T) {
+	without := twoLinks[:strings.Index(twoLinks, "  - id: l2")]
+	for name, c := range map[string]struct {
+		text    string
+		refused bool
+		at, end State // of l2 after the start, and at last
+	}{
+		"cut off":                      {strings.TrimSuffix(without, "\n"), true, StateSecured, StateSecured},
+		"without a link":               {without, false, StateSecured, StateRemoved},
+		"cut off, and nothing is lost": {strings.TrimSuffix(twoLinks, "\n"), false, StateSecured, StateSecured},
+		"with a link inside":           {strings.Replace(twoLinks, "{custody: leased-wave, ref: two}", l1Inside, 1), false, StateSecured, StateInside},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, twoLinks)
+				time.Sleep(10 * time.Second)
+				s.r1.halt()
+				s.write(c.text)
+				s.startAt(s.r1)
+				time.Sleep(graveSettles - time.Second)
+				shown := func(want State) {
+					t.Helper()
+					st, _ := s.link(s.r1, "l2")
+					faults := s.nodeFaults(s.r1)
+					device := s.secy(s.r1, "eth5-sec") != nil
+					if st.State != want || device != (want == StateSecured) || (len(faults) > 0) != c.refused {
+						t.Errorf("it has a device: %v, %v, %+v", device, faults, st)
+					}
+					if c.refused && (len(faults) != 1 || faults[0].Code != health.InventoryInvalid || !strings.Contains(faults[0].Text, "it would interrupt l2 and does not end with a newline")) {
+						t.Errorf("%v", faults)
+					}
+				}
+				shown(c.at)
+				time.Sleep(3 * time.Second)
+				shown(c.end)
+				time.Sleep(time.Minute)
+				shown(c.end)
+
+				// The next agent has nothing to wait for, unless it is refused again.
+				s.r1.halt()
+				s.startAt(s.r1)
+				time.Sleep(time.Second)
+				st, _ := s.link(s.r1, "l2")
+				if st.State != c.end {
+					t.Errorf("after another restart: %+v", st)
+				}
+				// And it is no harm to give it back.
+				s.write(twoLinks)
+				time.Sleep(20 * time.Second)
+				s.want(s.r1, "l2", StateSecured)
+				if faults := s.nodeFaults(s.r1); len(faults) != 0 {
+					t.Errorf("mended: %v", faults)
+				}
+			})
+		})
+	}
+}
+
+// TestInventoryTornAtTheStart changes the inventory again while the agent waits whether
+// it stays as it is.
+func TestInventoryTornAtTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, twoLinks)
+		time.Sleep(10 * time.Second)
+		before := sas(s.secy(s.r1, "eth5-sec"))
+		s.r1.halt()
+		s.write(twoLinks[:strings.Index(twoLinks, "  - id: l2")])
+		s.startAt(s.r1)
+		time.Sleep(time.Second)
+		s.write(twoLinks)
+		time.Sleep(time.Minute)
+		s.want(s.r1, "l2", StateSecured)
+		if now := sas(s.secy(s.r1, "eth5-sec")); !slices.Equal(now, before) {
+			t.Errorf("the SAs were %v and are %v", before, now)
 		}
 	})
 }

@@ -20,40 +20,60 @@ func removeLinkFile(on files, runDir, link string) error {
 	return nil
 }
 
-// takeDown removes what the link has in the kernel: its device and keys, and
-// the fence last.
+// takeDown removes what the link has in the kernel and in the run directory: its
+// device and keys, its record, and the fence last. What fails leaves the fence closed,
+// and the next session makes the rest anew.
 func (t *task) takeDown() error {
 	t.log.Warn("link is taken down: plain traffic may pass from now on")
-	err := removeLink(&t.server.platform, t.server.kernel, &linkFile{
-		Link: t.link.ID, Interface: t.link.Local.Interface, Secure: t.link.Local.Secure,
-	})
+	f := &linkFile{Link: t.link.ID, Interface: t.link.Local.Interface, Secure: t.link.Local.Secure}
+	p, err := removeSecured(&t.server.platform, t.server.kernel, f)
 	if err != nil {
 		return err
 	}
+	if err := removeLinkFile(t.server.platform.files, t.server.opts.RunDir, f.Link); err != nil {
+		return fmt.Errorf("take link %s down: the fence stays: %w", f.Link, err)
+	}
+	if err := openFence(&t.server.platform, p, f); err != nil {
+		return err
+	}
 	t.everUp, t.takenDown = false, true
-	t.faults.Raise(health.Raise(health.TakenDown, time.Now(), "interface", t.link.Local.Interface))
-	return removeLinkFile(t.server.platform.files, t.server.opts.RunDir, t.link.ID)
+	t.faults.Raise(health.Raise(health.TakenDown, time.Now(), "interface", f.Interface))
+	return nil
 }
 
-// removeLink undoes a link in the kernel. A device that is not there is no
-// error; an interface that is not may be one in another network namespace.
+// removeLink undoes a link in the kernel.
 func removeLink(on *platform, k macsec.Kernel, f *linkFile) error {
+	p, err := removeSecured(on, k, f)
+	if err != nil {
+		return err
+	}
+	return openFence(on, p, f)
+}
+
+// removeSecured deletes a link's device and returns the interface beneath it. A device
+// that is not there is no error; an interface that is not may be one in another network
+// namespace.
+func removeSecured(on *platform, k macsec.Kernel, f *linkFile) (parent, error) {
 	p, err := on.findParent(f.Interface)
 	if err != nil {
-		return fmt.Errorf("take link %s down: nothing removed: %w", f.Link, err)
+		return p, fmt.Errorf("take link %s down: nothing removed: %w", f.Link, err)
 	}
 	dev, err := k.Device(f.Secure)
 	switch {
 	case errors.Is(err, macsec.ErrNotExist):
 	case err != nil:
-		return fmt.Errorf("take link %s down: %w", f.Link, err)
+		return p, fmt.Errorf("take link %s down: %w", f.Link, err)
 	case dev.Parent != p.index:
-		return fmt.Errorf("take link %s down: device %s sits on another interface: left alone, and the fence with it", f.Link, f.Secure)
+		return p, fmt.Errorf("take link %s down: device %s sits on another interface: left alone, and the fence with it", f.Link, f.Secure)
 	default:
 		if err := k.DeleteDevice(dev.Index); err != nil {
-			return fmt.Errorf("take link %s down: the fence stays: %w", f.Link, err)
+			return p, fmt.Errorf("take link %s down: the fence stays: %w", f.Link, err)
 		}
 	}
+	return p, nil
+}
+
+func openFence(on *platform, p parent, f *linkFile) error {
 	if err := on.openFence(p.index); err != nil {
 		return fmt.Errorf("take link %s down: open the fence on %s: %w", f.Link, f.Interface, err)
 	}
@@ -90,12 +110,20 @@ func downWithoutAgent(on *platform, open func() (macsec.Kernel, error), runDir s
 	defer func() { _ = k.Close() }()
 	var done []string
 	var errs []error
+	named := map[string]bool{}
 	for _, id := range links {
+		if named[id] {
+			continue
+		}
+		named[id] = true
 		if !all[id] {
 			errs = append(errs, fmt.Errorf("take link %q down: no agent has left it in %s", id, runDir))
 			continue
 		}
 		f, err := readLinkFile(runDir, id)
+		if err == nil && f == nil { // before the directory was locked it was there
+			err = fmt.Errorf("take link %q down: its record in %s is gone: somebody else has taken it down", id, runDir)
+		}
 		if err == nil {
 			err = removeLink(on, k, f)
 		}

@@ -8,10 +8,13 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/macsec"
 	"github.com/lever-link/lever/mka"
 )
@@ -170,6 +173,72 @@ func TestDownNeedsAKernel(t *testing.T) {
 		_, err := downWithoutAgent(&on, func() (macsec.Kernel, error) { return nil, macsec.ErrUnsupported }, p.r1.runDir, nil)
 		if !errors.Is(err, macsec.ErrUnsupported) || !p.stands() {
 			t.Errorf("%v", err)
+		}
+	})
+}
+
+// TestDownUnderAnAgentThatFails has one step of it fail. The link stays as closed as it
+// was, and is set up again by itself: nothing of the attempt is left.
+func TestDownUnderAnAgentThatFails(t *testing.T) {
+	for name, fail := range map[string]func(n *node, broken *atomic.Bool){
+		"the device cannot be deleted": func(n *node, _ *atomic.Bool) { n.kernel.Fail(macsec.OpDeleteDevice, 1, syscall.EPERM) },
+		"the record cannot be removed": func(_ *node, broken *atomic.Bool) { broken.Store(true) },
+		"the fence does not open":      func(n *node, _ *atomic.Bool) { n.failing("open fence", syscall.EPERM) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var broken atomic.Bool
+				s := newSite(t, twoLinks, func(s *site) {
+					s.files = func(_ *node, f *files) {
+						remove := f.remove
+						f.remove = func(path string) error {
+							if broken.Load() {
+								return &os.PathError{Op: "remove", Path: path, Err: syscall.EROFS}
+							}
+							return remove(path)
+						}
+					}
+				})
+				time.Sleep(10 * time.Second)
+				fail(s.r1, &broken)
+				s.r1.noted()
+				if err := s.r1.ask("down"); err == nil || !strings.Contains(err.Error(), "take link l1 down") {
+					t.Errorf("it says %v", err)
+				}
+				broken.Store(false)
+				s.r1.failing("open fence", nil)
+				time.Sleep(20 * time.Second)
+				s.want(s.r1, "l1", StateSecured)
+				if slices.Contains(s.r1.noted(), "fence opened on eth4") {
+					t.Error("the fence was open")
+				}
+				p := s.r1.iface("eth4")
+				s.r1.unplug(p)
+				time.Sleep(2 * time.Second)
+				s.r1.plug("eth4", s.wire, p.address)
+				time.Sleep(20 * time.Second)
+				s.want(s.r1, "l1", StateSecured)
+				if !s.r1.fencedAt("eth4") {
+					t.Error("the interface was replaced, and the link is open")
+				}
+				if err := s.r1.ask("down"); err != nil {
+					t.Error(err)
+				}
+				s.want(s.r1, "l1", StateDown, health.TakenDown)
+				if _, err := os.Stat(linkPath(s.r1.runDir, "l1")); err == nil || s.r1.fencedAt("eth4") {
+					t.Errorf("a second time: the record is there: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// TestDownTwiceInOneCommand names a link twice, without an agent.
+func TestDownTwiceInOneCommand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := standing(t)
+		if done, err := p.down("l1", "l1"); err != nil || !slices.Equal(done, []string{"l1"}) || p.stands() {
+			t.Errorf("%q, %v", done, err)
 		}
 	})
 }

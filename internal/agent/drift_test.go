@@ -233,3 +233,102 @@ func TestDeviceMadeAnewKeepsItsSCI(t *testing.T) {
 		})
 	}
 }
+
+// TestFenceNoticesReachEveryLink has somebody delete the fence of a link that is not
+// set up: it is closed as soon as the kernel tells of it, and the link says that it was
+// open.
+func TestFenceNoticesReachEveryLink(t *testing.T) {
+	for name, c := range map[string]struct {
+		before func(s *site)
+		state  State
+		faults []health.Code // without the drift
+	}{
+		"failed later": {
+			before: func(s *site) { s.r1.change(s.r1.iface("eth4"), func(p *port) { p.master = 77 }) },
+			state:  StateFailed, faults: []health.Code{health.ParentEnslaved},
+		},
+		"failed from the start": {
+			before: func(s *site) {
+				s.r1.halt()
+				_ = os.Remove(linkPath(s.r1.runDir, "l1"))
+				s.r1.change(s.r1.iface("eth4"), func(p *port) { p.master = 77 })
+				s.startAt(s.r1)
+			},
+			state: StateFailed, faults: []health.Code{health.ParentEnslaved},
+		},
+		"removed": {
+			before: func(s *site) { s.edit(l1Lines, "") },
+			state:  StateRemoved, faults: []health.Code{health.LinkRemoved},
+		},
+		"removed, and the agent restarted": {
+			before: func(s *site) { s.edit(l1Lines, ""); s.r1.halt(); s.startAt(s.r1) },
+			state:  StateRemoved, faults: []health.Code{health.LinkRemoved},
+		},
+		"moved": {
+			before: func(s *site) {
+				s.edit(l1Lines, strings.Replace(l1Lines, "eth4", "eth8", 1))
+			},
+			state: StateRemoved, faults: []health.Code{health.LinkRemoved},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, twoLinks)
+				time.Sleep(10 * time.Second)
+				c.before(s)
+				time.Sleep(5*time.Second + 100*time.Millisecond)
+				id := "l1"
+				if name == "moved" {
+					id = movedID("l1", "eth4")
+				}
+				s.want(s.r1, id, c.state, c.faults...)
+				p := s.r1.iface("eth4")
+				s.r1.mu.Lock()
+				p.fenced = false
+				s.r1.mu.Unlock()
+				s.r1.links.signalFence(p.index)
+				synctest.Wait()
+				if !s.r1.fencedAt("eth4") {
+					t.Error("it is open after the kernel has told of it")
+				}
+				st := s.want(s.r1, id, c.state, append([]health.Code{health.FenceDrift}, c.faults...)...)
+				if text := st.Faults[0].Text; !strings.Contains(text, "fence filter changed: egress priority 5") {
+					t.Error(text)
+				}
+				if !strings.Contains(s.r1.log.String(), `fault=fence-drift was="fence filter changed`) {
+					t.Error("the log does not say that it was open")
+				}
+				time.Sleep(driftShown + 2*clearEvery)
+				s.want(s.r1, id, c.state, c.faults...)
+			})
+		})
+	}
+}
+
+// TestFenceOfARemovedLinkWhileNoAgentRan has it be open when the next agent starts.
+func TestFenceOfARemovedLinkWhileNoAgentRan(t *testing.T) {
+	for name, do := range map[string]func(*site){
+		"somebody deletes it":       func(s *site) { s.r1.iface("eth4").fenced = false },
+		"the interface is replaced": func(s *site) { s.r1.unplug(s.r1.iface("eth4")); s.r1.plug("eth4", s.wire, mka.MAC{2, 4}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, twoLinks)
+				time.Sleep(10 * time.Second)
+				s.edit(l1Lines, "")
+				s.r1.halt()
+				do(s)
+				s.startAt(s.r1)
+				s.want(s.r1, "l1", StateRemoved, health.FenceDrift, health.LinkRemoved)
+				s.r1.unplug(s.r1.iface("eth4"))
+				time.Sleep(driftShown + 2*clearEvery)
+				s.want(s.r1, "l1", StateRemoved, health.LinkRemoved)
+				s.r1.plug("eth4", s.wire, mka.MAC{2, 5}) // while the agent runs
+				s.want(s.r1, "l1", StateRemoved, health.LinkRemoved, health.ParentDrift)
+				if !s.r1.fencedAt("eth4") {
+					t.Error("it is open")
+				}
+			})
+		})
+	}
+}

@@ -234,3 +234,71 @@ func TestSuiteMismatchIsSaidAndNothingInstalled(t *testing.T) {
 		}
 	})
 }
+
+// TestFailedLinkAmidEvents has interfaces that are no business of a failed link change a
+// thousand times a second: it is not set up anew for each. When its own comes back, or
+// changes, it is at once.
+func TestFailedLinkAmidEvents(t *testing.T) {
+	for name, c := range map[string]struct {
+		damage, repair func(*node)
+	}{
+		"its interface is a port": {
+			func(n *node) { n.change(n.port, func(p *port) { p.master = 77 }) },
+			func(n *node) { n.change(n.port, func(p *port) { p.master = 0 }) },
+		},
+		"its interface is missing": {
+			func(n *node) { n.unplug(n.port) },
+			func(n *node) { n.port = n.plug("eth4", n.port.wire, n.port.address) },
+		},
+		"its device cannot be made": {
+			func(n *node) {
+				n.kernel.Fail(macsec.OpCreateDevice, -1, syscall.EPERM)
+				if err := n.kernel.DeleteDevice(n.device().Index); err != nil {
+					n.t.Fatal(err)
+				}
+			},
+			nil,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newSecuredPair(t)
+				time.Sleep(10 * time.Second)
+				c.damage(p.r1)
+				time.Sleep(5 * time.Second)
+				p.r1.awaitState(0, StateFailed)
+				tries := p.r1.attempts()
+				storm := func() {
+					for range 1000 {
+						p.r1.links.signal(4711) // somebody's container
+						time.Sleep(time.Millisecond)
+					}
+				}
+				storm()
+				if n := p.r1.attempts() - tries; n > 20 {
+					t.Errorf("it was set up anew %d times in a second", n)
+				}
+				if c.repair == nil {
+					return
+				}
+				time.Sleep(time.Millisecond)
+				p.r1.links.signal(4711)
+				synctest.Wait()
+				c.repair(p.r1)
+				synctest.Wait()
+				if st := p.r1.status(); st.State == StateFailed || !p.r1.now().fenced {
+					t.Errorf("its interface is back, fenced %v: %+v", p.r1.now().fenced, st)
+				}
+				p.r1.awaitState(10*time.Second, StateSecured)
+			})
+		})
+	}
+}
+
+// attempts is how often a session was begun: each closes the fence first.
+func (n *node) attempts() int {
+	synctest.Wait()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.asked["close fence"]
+}

@@ -50,33 +50,75 @@ func readInventory(path, node string, now time.Time) (*read, error) {
 	return &read{inv, files}, nil
 }
 
-// FirstInventory is the inventory that an agent starts with: the one at the path,
-// or, when that has mistakes, which refused says, the one that an earlier agent
-// accepted last. The error is that there is neither.
-func FirstInventory(path, node, stateDir string) (inv *inventory.Inventory, refused, err error) {
-	r, refused, err := firstInventory(path, node, stateDir)
+// first is what an agent starts with.
+type first struct {
+	*read         // in force
+	refused error // why that is the one that was accepted last, and not the one at the path
+	// later is the one at the path, when that interrupts links of the one that was
+	// accepted last: it must stay as it is for a while.
+	later *read
+}
+
+// FirstPaths are the Paths of the inventory that an agent starts with, and of the one
+// that it goes over to when that has stayed as it is.
+func FirstPaths(path, node, stateDir string) ([]string, error) {
+	f, err := firstInventory(path, node, stateDir)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return r.inv, refused, nil
+	paths, err := Paths(f.inv, node)
+	if err != nil || f.later == nil {
+		return paths, err
+	}
+	later, err := Paths(f.later.inv, node)
+	return append(paths, later...), err
 }
 
-func firstInventory(path, node, stateDir string) (r *read, refused, err error) {
-	r, refused = readInventory(path, node, time.Now())
-	if refused == nil {
-		return r, nil, nil
-	}
-	r, err = readLastGood(path, node, stateDir)
+// firstInventory is the inventory that an agent starts with: the one at the path, or the
+// one that an earlier agent accepted last. That the agent was started is no reason to
+// believe what one that runs would not: an inventory with mistakes, or that interrupts
+// links and is cut off, is refused, and one that interrupts links must wait. The error is
+// that there is none.
+func firstInventory(path, node, stateDir string) (*first, error) {
+	now := time.Now()
+	r, refused := readInventory(path, node, now)
+	last, err := readLastGood(path, node, stateDir, now)
 	switch {
+	case refused == nil && err != nil:
+		return &first{read: r}, nil // there is nothing to compare it with
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil, refused
+		return nil, refused
 	case err != nil:
-		return nil, nil, fmt.Errorf("%w\nand of the inventory that was accepted last there is no use: %w", refused, err)
+		return nil, fmt.Errorf("%w\nand of the inventory that was accepted last there is no use: %w", refused, err)
+	case refused != nil:
+		return &first{read: last, refused: refused}, nil
 	}
-	return r, refused, nil
+	links := interrupted(last.inv, r.inv, node)
+	switch cut := cutOff(r.files, links); {
+	case len(links) == 0:
+		return &first{read: r}, nil
+	case cut != nil:
+		return &first{read: last, refused: cut}, nil
+	}
+	return &first{read: last, later: r}, nil
 }
 
-func readLastGood(path, node, stateDir string) (*read, error) {
+// accept says what became of the inventory at the path when the agent started.
+func (s *server) accept(f *first) {
+	switch {
+	case f.refused != nil:
+		s.refuse(f.refused, "the agent starts")
+	case f.later != nil:
+		s.log.Info("the inventory interrupts links of the one that was accepted last: it must stay as it is for a while",
+			"links", interrupted(f.inv, f.later.inv, s.opts.Node), "for", graveSettles.String())
+		s.grave, s.graveSince = f.later, time.Now()
+		s.begun = s.unfenced.add() // for it may have links that the last one had not
+	default:
+		s.keepLastGood(f.read)
+	}
+}
+
+func readLastGood(path, node, stateDir string, now time.Time) (*read, error) {
 	text, err := os.ReadFile(filepath.Join(stateDir, lastGoodName))
 	if err != nil {
 		return nil, err
@@ -92,7 +134,7 @@ func readLastGood(path, node, stateDir string) (*read, error) {
 	if l.Version != lastGoodVersion || l.Path != abs || l.Node != node {
 		return nil, fmt.Errorf("read %s: it is version %d of %s for node %q: %w", filepath.Join(stateDir, lastGoodName), l.Version, l.Path, l.Node, fs.ErrNotExist)
 	}
-	inv, err := inventory.ParseFiles(l.Files)
+	inv, err := inventory.ParseFiles(l.Files, inventory.WithNow(now))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", filepath.Join(stateDir, lastGoodName), err)
 	}

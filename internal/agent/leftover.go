@@ -3,6 +3,8 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,7 +28,13 @@ type leftover struct {
 	reason string
 	since  time.Time
 	failed error // of the last attempt to put it right
+	// shut is the interface whose fence is known to be closed; 0: none, and anyIndex
+	// the one that there is when the agent starts.
+	shut   int
+	drifts map[health.Code]*drift
 }
+
+const anyIndex = -1
 
 // fate is what becomes of the fence of a leftover.
 type fate uint8
@@ -45,6 +53,7 @@ func movedID(link, iface string) string { return link + "@" + iface }
 // leave puts on record what is left of a link, and clears it as far as it can be
 // cleared now. The link's keeper has ended. s.reconf is held.
 func (s *server) leave(lo *leftover) {
+	s.place(lo)
 	if lo.fate == barred {
 		lo.file.Removed, lo.file.Index, lo.file.Up = true, 0, false
 		if err := lo.file.write(s.platform.files, s.opts.RunDir); err != nil {
@@ -60,6 +69,54 @@ func (s *server) leave(lo *leftover) {
 	s.clearUp(lo)
 }
 
+// place says what becomes of a leftover by the links that the inventory has now. Its
+// interface may be another's, whose fence it is then, and its link may be elsewhere.
+func (s *server) place(lo *leftover) {
+	f := &lo.file
+	l, there := s.named[f.Link], s.at[f.Interface]
+	switch {
+	case there != nil && there.Verdict.Kind == inventory.Encrypt:
+		lo.fate = handed
+	case there != nil:
+		lo.fate, lo.reason = opened, there.Verdict.Reason
+	}
+	if l == nil || l == there {
+		return
+	}
+	if l.Verdict.Kind == inventory.Encrypt { // it takes its record along
+		if old, err := readLinkFile(s.opts.RunDir, f.Link); err == nil && old != nil {
+			s.disown(*old)
+		}
+	} else if err := removeLinkFile(s.platform.files, s.opts.RunDir, f.Link); err != nil {
+		s.log.Warn("the record of a link could not be removed", "link", f.Link, "error", err)
+	}
+	f.MKA, lo.reason = nil, "link "+l.ID+" has moved to "+l.Local.Interface
+	f.Link = movedID(l.ID, f.Interface)
+}
+
+// placeAll has what is left of links follow an inventory that is new: it may have them
+// again, or others in their place. s.reconf is held.
+func (s *server) placeAll() {
+	for id, lo := range maps.Clone(s.left) {
+		l, there := s.named[id], s.at[lo.file.Interface]
+		if l == nil && there == nil {
+			continue
+		}
+		delete(s.left, id)
+		if l != nil && l == there && l.Verdict.Kind == inventory.Encrypt { // it is back where it was
+			if lo.file.Secure != l.Local.Secure {
+				s.dropDevice(&lo.file)
+			}
+			continue
+		}
+		was := lo.fate
+		s.leave(lo)
+		if lo.fate != was || lo.file.Link != id {
+			s.log.Info("the inventory changes what is left of a link", "link", id, "interface", lo.file.Interface, "fence", lo.fate.String())
+		}
+	}
+}
+
 // clearUp does what is to be done about a leftover, again until it is done: for a
 // link that is barred as often as it is called, since an interface that was
 // replaced comes without a fence.
@@ -69,6 +126,7 @@ func (s *server) clearUp(lo *leftover) {
 		s.log.Error("what is left of a link could not be put right", "link", lo.file.Link, "error", err)
 	}
 	lo.failed = err
+	lo.settleDrift()
 	id := lo.file.Link
 	switch {
 	case err == nil && lo.fate != barred:
@@ -86,6 +144,19 @@ func (s *server) clearUp(lo *leftover) {
 	}
 }
 
+// checkLeftFences closes again what was closed, at once: the kernel has told that
+// somebody changes filters. What fails is tried again later, for an attempt changes
+// filters, too.
+func (s *server) checkLeftFences() {
+	s.reconf.Lock()
+	defer s.reconf.Unlock()
+	for _, lo := range s.left {
+		if lo.fate == barred && lo.failed == nil {
+			s.clearUp(lo)
+		}
+	}
+}
+
 func (s *server) tryClear(lo *leftover) error {
 	f := &lo.file
 	p, err := s.platform.findParent(f.Interface)
@@ -98,12 +169,17 @@ func (s *server) tryClear(lo *leftover) error {
 	default:
 		// Before the device goes: until then nothing passes in the clear anyway.
 		if lo.fate == barred {
-			if _, err := s.platform.closeFence(p.index, lo.fence()); err != nil {
+			changes, err := s.platform.closeFence(p.index, lo.fence())
+			lo.note(s.log, p.index, changes)
+			if err != nil {
 				return fmt.Errorf("close the fence on %s: %w", f.Interface, err)
 			}
+			lo.shut = p.index
 		}
-		if err := removeDevice(s.kernel, p, f.Secure); err != nil {
-			return err
+		if !s.owned(f) {
+			if err := removeDevice(s.kernel, p, f.Secure); err != nil {
+				return err
+			}
 		}
 		if lo.fate == opened {
 			if err := s.platform.openFence(p.index); err != nil {
@@ -115,6 +191,60 @@ func (s *server) tryClear(lo *leftover) error {
 		return nil
 	}
 	return removeLinkFile(s.platform.files, s.opts.RunDir, f.Link)
+}
+
+// note has the status show for a while that the fence was not as it was left, for until
+// it was closed again plain frames may have passed.
+func (lo *leftover) note(log *slog.Logger, index int, changes []fence.Change) {
+	if len(changes) == 0 || lo.shut == 0 {
+		return
+	}
+	if lo.shut != index && lo.shut != anyIndex {
+		lo.drifted(log, health.ParentDrift, fmt.Sprintf("interface replaced: %s is another interface now", lo.file.Interface))
+		return
+	}
+	for _, c := range changes {
+		kind := "fence filter changed"
+		if c.Foreign {
+			kind = "filter before the fence"
+		}
+		lo.drifted(log, health.FenceDrift, kind+": "+c.String())
+	}
+}
+
+func (lo *leftover) drifted(log *slog.Logger, code health.Code, what string) {
+	now := time.Now()
+	if lo.drifts == nil {
+		lo.drifts = map[health.Code]*drift{}
+	}
+	d := lo.drifts[code]
+	if d == nil {
+		d = &drift{since: now}
+		lo.drifts[code] = d
+	}
+	if d.last = now; slices.Contains(d.what, what) || len(d.what) == maxDrifts {
+		return // it is known
+	}
+	d.what = append(d.what, what)
+	log.Warn("somebody else changed what is left of a link: put right", "link", lo.file.Link, "fault", string(code), "was", what)
+}
+
+// settleDrift ends the faults of what has stayed as it must be.
+func (lo *leftover) settleDrift() {
+	maps.DeleteFunc(lo.drifts, func(_ health.Code, d *drift) bool { return time.Since(d.last) >= driftShown })
+}
+
+// owned says whether the device of a leftover is another link's by now.
+func (s *server) owned(f *linkFile) bool {
+	for _, k := range s.kept {
+		k.mu.Lock()
+		end := k.spec.link.Local
+		k.mu.Unlock()
+		if end.Interface == f.Interface && end.Secure == f.Secure {
+			return true
+		}
+	}
+	return false
 }
 
 // removeDevice deletes the device of a link, if it is there and where it belongs.
@@ -129,6 +259,18 @@ func removeDevice(k macsec.Kernel, p parent, name string) error {
 		return nil // another's by now
 	}
 	return k.DeleteDevice(dev.Index)
+}
+
+// shut is the interface whose fence was closed, as far as the record tells: of a link
+// that was removed before, it does not say which one.
+func (f *linkFile) shut() int {
+	switch {
+	case f.Fence == nil || f.Fence.options().Monitor:
+		return 0
+	case f.Removed:
+		return anyIndex
+	}
+	return f.Index
 }
 
 // fence is how the fence of a leftover was closed.
@@ -148,13 +290,18 @@ func (lo *leftover) status() LinkStatus {
 		ID: f.Link, Interface: f.Interface, SecureInterface: f.Secure,
 		Verdict: inventory.Encrypt.String(), Reason: lo.reason, State: StateRemoved,
 	}
+	var faults health.Set
 	if lo.fate == barred {
 		st.Fence, st.Traffic, st.TrafficDetail = fenceStatus(lo.fence()), TrafficStopped, "the link is no longer in the inventory: its device is gone and its fence is closed"
-		st.Faults = append(st.Faults, health.Raise(health.LinkRemoved, lo.since, "interface", f.Interface, "link", f.Link))
+		faults.Raise(health.Raise(health.LinkRemoved, lo.since, "interface", f.Interface, "link", f.Link))
+	}
+	for code, d := range lo.drifts {
+		faults.Raise(health.Raise(code, d.since, "interface", f.Interface, "detail", strings.Join(d.what, "; ")))
 	}
 	if lo.failed != nil {
-		st.Faults = append(st.Faults, health.Raise(health.LinkFailed, lo.since, "interface", f.Interface, "detail", lo.failed))
+		faults.Raise(health.Raise(health.LinkFailed, lo.since, "interface", f.Interface, "detail", lo.failed))
 	}
+	st.Faults = faults.List()
 	return st
 }
 
@@ -181,16 +328,11 @@ func (s *server) downLeftover(id string) (known bool, err error) {
 // inherit looks for what an earlier agent has left of links that the inventory has
 // no more, has elsewhere, or leaves alone: an inventory that was changed while no
 // agent ran means the same as one that changes now. s.reconf is held.
-func (s *server) inherit(links []inventory.NodeLink, now time.Time) {
+func (s *server) inherit(now time.Time) {
 	entries, err := os.ReadDir(filepath.Join(s.opts.RunDir, linksDir))
 	if err != nil {
 		s.log.Error("the run directory cannot be read: what an earlier agent has left is not known", "error", err)
 		return
-	}
-	byInterface := map[string]*inventory.NodeLink{}
-	byID := map[string]*inventory.NodeLink{}
-	for i := range links {
-		byInterface[links[i].Local.Interface], byID[links[i].ID] = &links[i], &links[i]
 	}
 	for _, e := range entries {
 		id, ok := strings.CutSuffix(e.Name(), ".json")
@@ -199,37 +341,26 @@ func (s *server) inherit(links []inventory.NodeLink, now time.Time) {
 		}
 		f, err := readLinkFile(s.opts.RunDir, id)
 		if err != nil || f == nil {
-			if byID[id] == nil {
+			if s.named[id] == nil {
 				s.log.Error("a link that the inventory does not have has a record that cannot be read: look for its device and its fence", "link", id, "error", err)
 			}
 			continue
 		}
-		l, there := byID[id], byInterface[f.Interface]
-		lo := &leftover{file: *f, since: now, fate: barred, reason: removedReason}
-		switch {
-		case l != nil && l == there && l.Verdict.Kind == inventory.Encrypt:
+		l, there := s.named[id], s.at[f.Interface]
+		if l != nil && l == there && l.Verdict.Kind == inventory.Encrypt { // resumed
 			if f.Secure != l.Local.Secure {
 				s.disown(*f)
 				s.dropDevice(f)
 			}
-			continue // resumed
-		case l != nil && l == there:
-			lo.fate, lo.reason = opened, l.Verdict.Reason
-		case l != nil && l.Verdict.Kind == inventory.Encrypt: // it has moved, and takes its record along
-			s.disown(*f)
-			lo.file.Link, lo.file.MKA, lo.reason = movedID(id, f.Interface), nil, "link "+id+" has moved to "+l.Local.Interface
+			continue
 		}
-		if there != nil && there != l {
-			lo.fate = handed
-			if there.Verdict.Kind != inventory.Encrypt {
-				lo.fate = opened
-			}
-		} else if lo.fate == barred && f.Fence != nil && f.Fence.options().Monitor {
+		lo := &leftover{file: *f, since: now, fate: barred, reason: removedReason, shut: f.shut()}
+		if f.Fence != nil && f.Fence.options().Monitor {
 			lo.fate = ignored
 		}
+		s.leave(lo)
 		s.log.Warn("an earlier agent has left a link that the inventory does not have there: its keys and device go",
 			"link", id, "interface", f.Interface, "fence", lo.fate.String())
-		s.leave(lo)
 	}
 }
 
@@ -242,7 +373,7 @@ func (f fate) String() string {
 // disown has the record of a link say nothing of the device and the interface that
 // it is about to leave, which the next session would miss. Its numbers stay.
 func (s *server) disown(f linkFile) {
-	f.Index, f.Up = 0, false
+	f.Index, f.Up, f.Removed = 0, false, false
 	if err := f.write(s.platform.files, s.opts.RunDir); err != nil {
 		s.log.Warn("the record of a link could not be changed", "link", f.Link, "error", err)
 	}

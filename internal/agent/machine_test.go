@@ -42,6 +42,7 @@ type machine struct {
 	ports   []*port
 	journal []string
 	fail    map[string]error // by what the platform is asked for
+	asked   map[string]int   // how often
 }
 
 // port is an Ethernet interface.
@@ -57,7 +58,7 @@ type port struct {
 }
 
 func newMachine(t testing.TB, name string) *machine {
-	m := &machine{t: t, name: name, kernel: macsectest.New(), links: &linkEvents{}, alias: map[int]string{}, fail: map[string]error{}}
+	m := &machine{t: t, name: name, kernel: macsectest.New(), links: &linkEvents{}, alias: map[int]string{}, fail: map[string]error{}, asked: map[string]int{}}
 	m.kernel.After(func(o macsectest.Operation) error {
 		m.note("%s", o)
 		if o.Op == macsec.OpUpdateDevice && o.DeviceUpdate.Up != nil && *o.DeviceUpdate.Up {
@@ -152,6 +153,7 @@ func (m *machine) failing(what string, err error) {
 func (m *machine) on(what string, index int, do func(*port) error) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.asked[what]++
 	if err := m.fail[what]; err != nil {
 		return err
 	}

@@ -40,6 +40,10 @@ type linkFile struct {
 	// another address by now: to the far end another SCI is another member.
 	SCI macsec.SCI `json:"sci"`
 	Up  bool       `json:"up,omitempty"` // the device carried traffic
+	// SetUpOn is the interface on which the link was set up: that it is down now is an
+	// order, unless Held says that the agent has set it down itself.
+	SetUpOn int  `json:"set_up_on,omitempty"`
+	Held    bool `json:"held,omitempty"`
 	// Fence is how lever status looks at the fence when no agent runs.
 	Fence *FenceStatus `json:"fence,omitempty"`
 	MKA   *mka.Record  `json:"mka,omitempty"`
@@ -128,6 +132,28 @@ func marked(alias, link string) (generation uint64, err error) {
 	return generation, nil
 }
 
+// hold notes, before the agent sets the link's interface down, that this will be its own
+// doing: an interface that an operator has set down stays so.
+func (t *task) hold(index int) {
+	if p, err := t.server.platform.findIndex(index); err == nil && !p.up {
+		return // it is somebody else's already
+	}
+	t.held, t.file.Held = true, true
+	f, err := readLinkFile(t.server.opts.RunDir, t.link.ID)
+	if err == nil && f != nil && !f.Held {
+		f.Held = true
+		err = f.write(t.server.platform.files, t.server.opts.RunDir)
+	}
+	if err != nil {
+		t.log.Warn("that the agent holds the interface down could not be recorded: after a restart it will not set it up", "interface", t.parent.name, "error", err)
+	}
+}
+
+// ordered says whether the link's interface is down by somebody's order.
+func (t *task) ordered(p parent, old *linkFile) bool {
+	return !p.up && old != nil && old.SetUpOn == p.index && !old.Held && !t.held
+}
+
 // keep stores the link's record, and has the device vouch for it. In this order:
 // whoever dies in between has used nothing of the last record, and the one before it is
 // as good. If it cannot be stored the device says so as well, by a mark that no record
@@ -162,7 +188,7 @@ func (t *task) checkMark(now time.Time) {
 // unless it is not certain to be the last that was written. Then the link is a new
 // member, which costs the far end a fresh SAK, and nobody a frame.
 func (t *task) recall(old *linkFile) {
-	t.file = linkFile{Link: t.link.ID, Interface: t.link.Local.Interface, Index: t.parent.index, Secure: t.device.Name, SCI: t.device.SCI, Fence: fenceStatus(t.fenceOptions())}
+	t.file = linkFile{Link: t.link.ID, Interface: t.link.Local.Interface, Index: t.parent.index, SetUpOn: t.parent.index, Secure: t.device.Name, SCI: t.device.SCI, Fence: fenceStatus(t.fenceOptions())}
 	text, err := t.server.platform.alias(t.device.Index)
 	if err == nil {
 		t.file.Generation, err = marked(text, t.link.ID)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/lever-link/lever/internal/health"
@@ -35,20 +34,19 @@ func (s *server) begin(inv *inventory.Inventory, links []inventory.NodeLink) {
 	s.inv = inv
 	s.inForce.Store(inv)
 	s.list(links)
-	s.inherit(links, now)
+	s.inherit(now)
 	for _, l := range links {
-		if l.Verdict.Kind == inventory.Encrypt {
-			s.unfenced.Add(1)
-			s.take(l, sync.OnceFunc(s.unfenced.Done))
-		} else {
-			s.take(l, nil)
-		}
+		s.take(l)
 	}
 }
 
 // list sets which links the status shows, and in which order. What is left of
-// others comes last.
+// others comes last. s.reconf is held.
 func (s *server) list(links []inventory.NodeLink) {
+	s.at, s.named = map[string]*inventory.NodeLink{}, map[string]*inventory.NodeLink{}
+	for i := range links {
+		s.at[links[i].Local.Interface], s.named[links[i].ID] = &links[i], &links[i]
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.order
@@ -65,7 +63,7 @@ func (s *server) list(links []inventory.NodeLink) {
 }
 
 // take gives a link of the inventory its task, or says why it is left alone.
-func (s *server) take(l inventory.NodeLink, fenced func()) {
+func (s *server) take(l inventory.NodeLink) {
 	if l.Verdict.Kind != inventory.Encrypt {
 		s.setStatus(leftAlone(l, s.inv.Policy, s.started, s.date()))
 		return
@@ -74,7 +72,7 @@ func (s *server) take(l inventory.NodeLink, fenced func()) {
 	s.mu.Lock()
 	delete(s.supervised, l.ID)
 	s.mu.Unlock()
-	s.keep(spec{link: l, policy: s.inv.Policy, channels: s.channels, fenced: fenced})
+	s.keep(spec{link: l, policy: s.inv.Policy, channels: s.channels, fenced: s.unfenced.add()})
 }
 
 // follow keeps up with the inventory until ctx ends: with its files, with SIGHUP,
@@ -86,9 +84,11 @@ func (s *server) follow(ctx context.Context, changed <-chan struct{}) error {
 	defer clearing.Stop()
 	judge := time.NewTimer(s.untilJudged())
 	defer judge.Stop()
-	again := time.NewTimer(0) // for a change that interrupts links
-	again.Stop()
+	again := time.NewTimer(graveSettles) // for a change that interrupts links
 	defer again.Stop()
+	if s.grave == nil {
+		again.Stop()
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -109,6 +109,9 @@ func (s *server) follow(ctx context.Context, changed <-chan struct{}) error {
 			s.judge()
 		case <-events.c:
 			s.catchUp()
+			continue
+		case <-events.fence:
+			s.checkLeftFences()
 			continue
 		case <-clearing.C:
 			s.catchUp()
@@ -147,12 +150,14 @@ func (s *server) untilJudged() time.Duration {
 // must stay as it is for a while, unless somebody has asked for it, and end where
 // its author ended it. Reload reports whether it is done with it.
 func (s *server) reload(why string, sure bool) (done bool) {
-	if s.opts.Reloading != nil {
-		s.opts.Reloading()
-	}
-	defer s.ready()
+	defer s.reloading()()
 	s.reconf.Lock()
 	defer s.reconf.Unlock()
+	defer func() {
+		if done && s.begun != nil {
+			s.begun()
+		}
+	}()
 	r, err := readInventory(s.opts.Inventory, s.opts.Node, s.date())
 	var paths []string
 	if err == nil {
@@ -165,9 +170,9 @@ func (s *server) reload(why string, sure bool) (done bool) {
 		s.refuse(err, why)
 		return true
 	}
-	if links := s.interrupted(r.inv); len(links) > 0 {
-		if f := cutOff(r.files); f != "" {
-			s.refuse(fmt.Errorf("%s: it would interrupt %s and does not end with a newline: it may be cut off; write it anew, complete, and rename it into place", f, strings.Join(links, ", ")), why)
+	if links := interrupted(s.inv, r.inv, s.opts.Node); len(links) > 0 {
+		if err := cutOff(r.files, links); err != nil {
+			s.refuse(err, why)
 			return true
 		}
 		if !sure && !s.settled(r) {
@@ -191,10 +196,10 @@ func (s *server) settled(r *read) bool {
 	return false
 }
 
-// interrupted are the links of this node whose traffic an inventory interrupts or
+// interrupted are the links of a node whose traffic an inventory interrupts or
 // uncovers.
-func (s *server) interrupted(next *inventory.Inventory) (links []string) {
-	for _, c := range s.changesHere(s.inv, next) {
+func interrupted(last, next *inventory.Inventory, node string) (links []string) {
+	for _, c := range changesAt(node, last, next) {
 		switch c.end.Session {
 		case inventory.Untouched, inventory.Resumed, inventory.Started:
 			if c.end.Fence != inventory.FenceOpened {
@@ -207,14 +212,15 @@ func (s *server) interrupted(next *inventory.Inventory) (links []string) {
 	return links
 }
 
-// cutOff is a file that does not end as text files do.
-func cutOff(files []inventory.File) string {
+// cutOff is what is wrong with an inventory that interrupts links, and of which a file
+// does not end as text files do.
+func cutOff(files []inventory.File, links []string) error {
 	for _, f := range files {
 		if !bytes.HasSuffix(f.Data, []byte("\n")) {
-			return f.Name
+			return fmt.Errorf("%s: it would interrupt %s and does not end with a newline: it may be cut off; write it anew, complete, and rename it into place", f.Name, strings.Join(links, ", "))
 		}
 	}
-	return ""
+	return nil
 }
 
 // refuse says what is wrong with an inventory that was not accepted.
@@ -261,7 +267,7 @@ func (s *server) adopt(next *inventory.Inventory) (changed int) {
 		s.log.Error("the inventory has lost this node", "error", err) // not from reload
 		return 0
 	}
-	changes := s.changesHere(last, next)
+	changes := changesAt(s.opts.Node, last, next)
 	s.inv = next
 	s.inForce.Store(next)
 	asked := next.Channels.A.KeyService() || next.Channels.B.KeyService()
@@ -279,22 +285,23 @@ func (s *server) adopt(next *inventory.Inventory) (changed int) {
 			begin = append(begin, e)
 		}
 	}
+	s.placeAll()
 	for _, e := range begin {
-		s.take(*e.After, nil)
+		s.take(*e.After)
 	}
 	return len(changes)
 }
 
-// hereChange is a change as it is at this node.
+// hereChange is a change as it is at one node.
 type hereChange struct {
 	inventory.Change
 	end inventory.EndChange
 }
 
-func (s *server) changesHere(last, next *inventory.Inventory) (out []hereChange) {
+func changesAt(node string, last, next *inventory.Inventory) (out []hereChange) {
 	for _, c := range inventory.Diff(last, next) {
 		for _, e := range c.Ends {
-			if e.Node == s.opts.Node {
+			if e.Node == node {
 				out = append(out, hereChange{c, e})
 			}
 		}
@@ -302,12 +309,25 @@ func (s *server) changesHere(last, next *inventory.Inventory) (out []hereChange)
 	return out
 }
 
-// endOf does what a change ends, and says whether e.After is to be taken up.
+// linkOf is the link that changes.
+func linkOf(e *inventory.EndChange) string {
+	if e.Before == nil {
+		return e.After.ID
+	}
+	return e.Before.ID
+}
+
+// endOf does what a change ends, and says whether e.After is to be taken up. What
+// becomes of a link whose task is stuck waits until that is over.
 func (s *server) endOf(e *inventory.EndChange) (begin bool) {
+	id := linkOf(e)
+	if first := s.behind[id]; first != nil {
+		s.behind[id] = whileStuck(first, e)
+		return false
+	}
 	if e.Before == nil {
 		return true
 	}
-	id := e.Before.ID
 	k, down := s.kept[id], s.isDown(id)
 	if e.After != nil && k != nil && e.After.Verdict.Kind == inventory.Encrypt &&
 		(e.Session == inventory.Untouched || down && e.Session != inventory.Moved) {
@@ -318,9 +338,10 @@ func (s *server) endOf(e *inventory.EndChange) (begin bool) {
 	if k != nil {
 		if err := k.end(); err != nil {
 			s.log.Error("the link cannot follow the inventory yet", "link", id, "error", err)
-			s.behind[id] = whileStuck(s.behind[id], e)
+			s.behind[id] = e
 			return false
 		}
+		k.spec.fenced() // nobody closes it any more
 		delete(s.kept, id)
 		s.mu.Lock()
 		delete(s.tasks, id)
@@ -330,13 +351,16 @@ func (s *server) endOf(e *inventory.EndChange) (begin bool) {
 	f := linkFile{Link: id, Interface: e.Before.Local.Interface, Secure: e.Before.Local.Secure}
 	if old, err := readLinkFile(s.opts.RunDir, id); err == nil && old != nil {
 		f = *old
-		if e.Session == inventory.Remade || e.Session == inventory.Moved {
+		if e.Session == inventory.Remade {
 			s.disown(f)
 		}
 	}
-	lo := &leftover{file: f, since: time.Now(), reason: removedReason}
+	lo := &leftover{file: f, since: time.Now(), reason: removedReason, shut: f.shut()}
 	switch e.Session {
 	case inventory.Untouched, inventory.Started:
+		if e.After == nil && s.left[id] == nil {
+			s.forget(id)
+		}
 		return e.After != nil
 	case inventory.Resumed:
 		s.widen(e)
@@ -350,7 +374,6 @@ func (s *server) endOf(e *inventory.EndChange) (begin bool) {
 		lo.fate = s.fateOf(e)
 	case inventory.Moved:
 		lo.fate = s.fateOf(e)
-		lo.file.Link, lo.file.MKA, lo.reason = movedID(id, f.Interface), nil, "link "+id+" has moved to "+e.After.Local.Interface
 	}
 	if down { // there is nothing left, and the fence was opened by an operator
 		if lo.fate == barred || lo.fate == ignored {
@@ -385,14 +408,16 @@ func (s *server) catchUp() {
 	s.reconf.Lock()
 	defer s.reconf.Unlock()
 	for id, e := range s.behind {
-		select {
-		case <-s.kept[id].done:
-		default:
-			continue
+		if k := s.kept[id]; k != nil {
+			select {
+			case <-k.done:
+			default:
+				continue
+			}
 		}
 		delete(s.behind, id)
 		if s.endOf(e) {
-			s.take(*e.After, nil)
+			s.take(*e.After)
 		}
 	}
 	for _, lo := range s.left {
@@ -416,9 +441,6 @@ func (s *server) widen(e *inventory.EndChange) {
 // whileStuck is two changes of a link in one, of which the first could not be
 // carried out yet.
 func whileStuck(first, second *inventory.EndChange) *inventory.EndChange {
-	if first == nil {
-		return second
-	}
 	both := &inventory.EndChange{Node: second.Node, Before: first.Before, After: second.After, Fence: second.Fence, Heir: second.Heir}
 	switch {
 	case both.After == nil:

@@ -22,6 +22,7 @@ import (
 	"github.com/lever-link/lever/internal/watch"
 	"github.com/lever-link/lever/inventory"
 	"github.com/lever-link/lever/macsec"
+	"github.com/lever-link/lever/macsec/macsectest"
 	"github.com/lever-link/lever/mka"
 )
 
@@ -101,7 +102,7 @@ func (s *site) edit(oldnew ...string) {
 func (s *site) startAt(n *node) {
 	s.t.Helper()
 	seen := watch.Signature(s.path)
-	first, refused, err := firstInventory(s.path, n.name, n.stateDir)
+	first, err := firstInventory(s.path, n.name, n.stateDir)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -130,11 +131,7 @@ func (s *site) startAt(n *node) {
 	changed := make(chan struct{})
 	g.Go(func() error { watch.Settled(ctx, s.path, seen, nil, changed); return nil })
 	n.server.start(ctx, g, inv, links)
-	if refused != nil {
-		n.server.refuse(refused, "the agent starts")
-	} else {
-		n.server.keepLastGood(first)
-	}
+	n.server.accept(first)
 	g.Go(func() error { return n.server.follow(ctx, changed) })
 	n.stop = func() {
 		cancel()
@@ -572,7 +569,7 @@ func TestInventoryChangedWhileNoAgentRan(t *testing.T) {
 				s.r1.halt()
 				s.edit(c.edit...)
 				s.startAt(s.r1)
-				time.Sleep(4 * time.Second)
+				time.Sleep(graveSettles + 4*time.Second)
 				st, there := s.link(s.r1, "l1")
 				if there != (c.state != "") || st.State != c.state && !(c.state == StateNegotiating && st.State == StateSecured) || s.r1.fencedAt("eth4") != c.fenced {
 					t.Errorf("there %v: %+v; fenced %v", there, st, s.r1.fencedAt("eth4"))
@@ -636,9 +633,9 @@ func TestFirstInventory(t *testing.T) {
 	put(path, broken)
 	want := func(says ...string) {
 		t.Helper()
-		inv, refused, err := FirstInventory(path, "r1", state)
+		f, err := firstInventory(path, "r1", state)
 		if err == nil {
-			t.Errorf("%+v, %v, want an error", inv, refused)
+			t.Errorf("%+v, want an error", f)
 			return
 		}
 		for _, s := range says {
@@ -649,24 +646,24 @@ func TestFirstInventory(t *testing.T) {
 	}
 	want("lever.yaml:2:16: ") // no agent was here before
 	put(path, twoLinks)
-	r, refused, err := firstInventory(path, "r1", state)
-	if err != nil || refused != nil {
-		t.Fatal(err, refused)
+	f, err := firstInventory(path, "r1", state)
+	if err != nil || f.refused != nil {
+		t.Fatal(err, f.refused)
 	}
-	if err := writeLastGood(path, "r1", state, r.files); err != nil {
+	if err := writeLastGood(path, "r1", state, f.files); err != nil {
 		t.Fatal(err)
 	}
 	put(path, broken)
-	inv, refused, err := FirstInventory(path, "r1", state)
-	if err != nil || refused == nil || len(inv.Links) != 2 {
-		t.Errorf("%v, %v, %v", inv, refused, err)
+	f, err = firstInventory(path, "r1", state)
+	if err != nil || f.refused == nil || len(f.inv.Links) != 2 {
+		t.Errorf("%+v, %v", f, err)
 	}
 	for what, text := range map[string]string{
 		"another path": `{"version":1,"path":"/elsewhere","node":"r1"}`,
 		"another node": fmt.Sprintf(`{"version":1,"path":%q,"node":"r2"}`, path),
 	} {
 		put(filepath.Join(state, lastGoodName), text)
-		if _, _, err := FirstInventory(path, "r1", state); err == nil || strings.Contains(err.Error(), "accepted last") {
+		if _, err := firstInventory(path, "r1", state); err == nil || strings.Contains(err.Error(), "accepted last") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -674,4 +671,85 @@ func TestFirstInventory(t *testing.T) {
 	want("lever.yaml:2:16: ", "accepted last there is no use")
 	put(filepath.Join(state, lastGoodName), fmt.Sprintf(`{"version":1,"path":%q,"node":"r1","files":[]}`, path))
 	want("accepted last there is no use", "there is no file")
+}
+
+// TestStuckLinkFollowsLater has the task of l1 not come back from the kernel while the
+// inventory changes l1 again and again. No second task begins meanwhile, and what becomes
+// of the link in the end is what the last inventory says.
+func TestStuckLinkFollowsLater(t *testing.T) {
+	without := strings.Replace(twoLinks, l1Lines, "", 1)
+	for name, c := range map[string]struct {
+		texts  []string
+		state  State
+		fenced bool
+	}{
+		"removed and put back":            {[]string{without, twoLinks}, StateSecured, true},
+		"and removed again":               {[]string{without, twoLinks, without}, StateRemoved, true},
+		"put back with other words":       {[]string{without, twoLinks, strings.Replace(twoLinks, "ref: one", "ref: uno", 1)}, StateSecured, true},
+		"put back inside":                 {[]string{without, strings.Replace(twoLinks, l1Leased, l1Inside, 1)}, StateInside, false},
+		"its interface is another link's": {[]string{without, strings.Replace(twoLinks, "id: l1", "id: l3", 1)}, "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, twoLinks)
+				time.Sleep(10 * time.Second)
+				task := s.r1.server.tasks["l1"]
+				wake := make(chan struct{})
+				var stuck atomic.Bool
+				index := s.secy(s.r1, "eth4-sec").Index
+				s.r1.kernel.After(func(o macsectest.Operation) error {
+					if o.Op == macsec.OpAddTxSA && o.Index == index && stuck.CompareAndSwap(false, true) {
+						<-wake
+					}
+					return nil
+				})
+				_ = s.r2.ask("rekey")
+				time.Sleep(wedgedAfter + 5*time.Second)
+				for i, text := range c.texts {
+					s.write(text)
+					time.Sleep(40 * time.Second)
+					s.r1.server.mu.Lock()
+					now := s.r1.server.tasks["l1"]
+					s.r1.server.mu.Unlock()
+					if now != task {
+						t.Errorf("%d: another task has taken over while nobody knows what the kernel will do", i)
+					}
+				}
+				close(wake)
+				time.Sleep(30 * time.Second)
+				st, _ := s.link(s.r1, "l1")
+				if st.State != c.state || s.r1.fencedAt("eth4") != c.fenced {
+					t.Errorf("fenced %v: %+v", s.r1.fencedAt("eth4"), st)
+				}
+				if name != "its interface is another link's" {
+					return
+				}
+				s.r1.noted()
+				time.Sleep(30 * time.Second)
+				s.want(s.r1, "l3", StateSecured)
+				if did := s.r1.noted(); slices.ContainsFunc(did, func(d string) bool { return strings.HasPrefix(d, "DeleteDevice") }) {
+					t.Errorf("it does %q", did)
+				}
+			})
+		})
+	}
+}
+
+// TestInsideLinkIsRemoved wants nothing left of it in the status.
+func TestInsideLinkIsRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, strings.Replace(twoLinks, l1Leased, l1Inside, 1))
+		time.Sleep(10 * time.Second)
+		s.want(s.r1, "l1", StateInside)
+		s.edit(strings.Replace(l1Lines, l1Leased, l1Inside, 1), "")
+		if st, there := s.link(s.r1, "l1"); there {
+			t.Errorf("it is still shown: %+v", st)
+		}
+		if err := s.r1.ask("down"); err == nil || !strings.Contains(err.Error(), `has no link "l1"`) {
+			t.Errorf("lever down says %v", err)
+		}
+		s.edit("  - id: l2\n", l1Lines+"  - id: l2\n")
+		time.Sleep(10 * time.Second)
+		s.want(s.r1, "l1", StateSecured)
+	})
 }

@@ -20,6 +20,7 @@ import (
 // setUpLink brings the link to where keys can make it carry traffic.
 func (t *task) setUpLink() error {
 	p, err := t.server.platform.findParent(t.link.Local.Interface)
+	t.found = p
 	if err != nil {
 		return err
 	}
@@ -41,11 +42,17 @@ func (t *task) setUpLink() error {
 	if old != nil && old.Index == p.index && old.Fence != nil && old.Fence.options() == t.fenceOptions() {
 		closeIt = t.checkFence // what an earlier agent left, somebody may have changed
 	}
+	closed := shut{p.index, t.fenceOptions()}
+	if t.shut == closed {
+		closeIt = t.checkFence // and what this one has closed before
+	}
 	err = closeIt()
 	t.fenced()
 	if err != nil {
+		t.shut = shut{}
 		return err
 	}
+	t.shut = closed
 	if p.master != 0 {
 		return &enslavedError{p.name, t.server.platform.interfaceName(p.master)}
 	}
@@ -67,11 +74,12 @@ func (t *task) setUpLink() error {
 	if _, err := t.server.platform.ensureAddresses(dev.Index, t.link.Local.Addresses); err != nil {
 		return err
 	}
-	if !p.up {
+	if t.staysDown = t.ordered(p, old); !p.up && !t.staysDown {
 		if err := t.server.platform.setUp(p.index, true); err != nil {
 			return fmt.Errorf("set %s up: %w", p.name, err)
 		}
 	}
+	t.held = false
 	t.conn, err = t.server.platform.openMKA(p.index, pae.Options{EtherType: t.link.MKA.EtherType, Groups: [][6]byte{t.link.MKA.Destination}})
 	if err != nil {
 		return fmt.Errorf("listen for MKA on %s: %w", p.name, err)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/lever-link/lever/internal/fence"
 	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/keys"
 	"github.com/lever-link/lever/internal/pae"
@@ -17,8 +18,12 @@ import (
 )
 
 // retryDelay is the pause before a link that could not be set up is tried
-// again; an interface event ends it at once.
-const retryDelay = time.Second
+// again. An event of its own interface ends it at once, and any other one, for it may
+// be about what the link lacks, when the last attempt was eventDelay ago.
+const (
+	retryDelay = time.Second
+	eventDelay = 100 * time.Millisecond
+)
 
 // task keeps one link encrypted. Everything but its channels belongs to the
 // goroutine that runs it.
@@ -60,7 +65,11 @@ type task struct {
 	ops       []mka.Op
 
 	faults    health.Set
-	failed    bool // the last session could not be set up
+	shut      shut   // what this task has closed
+	found     parent // by the last attempt to set the link up; zero: there was none
+	held      bool   // the agent has set its interface down
+	staysDown bool   // somebody else has, which is an order
+	failed    bool   // the last session could not be set up
 	takenDown bool
 	// untakenSince is since when a live peer has not had the SAK that this end
 	// distributes as key server.
@@ -88,17 +97,31 @@ type task struct {
 	lastStatus   string
 }
 
+// shut is a fence that was closed: on which interface, and how.
+type shut struct {
+	index int
+	opts  fence.Options
+}
+
 func newTask(s *server, sp spec) *task {
 	l := &lease{}
 	if sp.fenced == nil {
 		sp.fenced = func() {}
 	}
-	return &task{
+	t := &task{
 		server: newLeased(s, l), lease: l, log: s.log.With("link", sp.link.ID), link: sp.link, policy: sp.policy,
 		channels: sp.channels, store: &leasedStates{s.store, l},
 		fenced: sp.fenced,
 		events: s.links.subscribe(), requests: make(chan request), changes: make(chan spec, 1), heardFrom: map[mka.SCI]time.Time{},
 	}
+	setUp := t.server.platform.setUp
+	t.server.platform.setUp = func(index int, up bool) error {
+		if !up {
+			t.hold(index)
+		}
+		return setUp(index, up)
+	}
+	return t
 }
 
 // run keeps the link up until ctx ends: a session that cannot start or that
@@ -133,8 +156,26 @@ func (t *task) run(ctx context.Context) error {
 	}
 }
 
+// fenceAmiss says whether the fence of a link that is not set up may be open: the
+// kernel has told of some filter.
+func (t *task) fenceAmiss() bool {
+	if t.shut.index == 0 {
+		return false // it was not closed, and is tried again anyway
+	}
+	state, err := t.server.platform.inspectFence(t.shut.index, t.fenceOptions())
+	return err != nil || !state.InPlace
+}
+
+// groundMoved says whether the link's interface is not what the last attempt found: on
+// one that has come back each moment without a fence counts.
+func (t *task) groundMoved() bool {
+	p, _ := t.server.platform.findParent(t.link.Local.Interface)
+	return p != t.found
+}
+
 // pause waits until another session may help, and answers requests meanwhile.
 func (t *task) pause(ctx context.Context) bool {
+	began := time.Now()
 	retry := time.NewTimer(retryDelay)
 	defer retry.Stop()
 	for {
@@ -150,10 +191,19 @@ func (t *task) pause(ctx context.Context) bool {
 			if !t.takenDown {
 				return true
 			}
-		case <-t.events.c:
-			if !t.takenDown {
+		case <-t.events.fence:
+			if !t.takenDown && t.fenceAmiss() {
 				return true
 			}
+		case <-t.events.c:
+			if t.takenDown {
+				continue
+			}
+			ago := time.Since(began)
+			if ago >= eventDelay || t.groundMoved() {
+				return true
+			}
+			retry.Reset(eventDelay - ago)
 		case <-retry.C:
 			if !t.takenDown {
 				return true
@@ -209,7 +259,7 @@ func (t *task) session(ctx context.Context) error {
 		}()
 	}
 	t.failed = false
-	if t.parent.up { // if not it was set up just now, and an event follows
+	if t.parent.up || t.staysDown { // else it was set up just now, and an event follows
 		if err := t.look(); err != nil {
 			return err
 		}
