@@ -140,7 +140,7 @@ func (t *task) usedUp(now time.Time) {
 // checkArrivals looks for a peer all of whose frames are late.
 func (t *task) checkArrivals(state *macsec.SecY, now time.Time) {
 	st := t.port.Status()
-	t.mend(secy.Late(state, st.KI, transmitPNs(&st), t.arrivals), now)
+	t.mend(secy.Late(state, st.KI, transmitPNs(&st), t.arrivals, now, t.link.MKA.Life), now)
 }
 
 // verdict is what a look at a device comes to.

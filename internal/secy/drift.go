@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/lever-link/lever/macsec"
 	"github.com/lever-link/lever/mka"
@@ -38,14 +39,17 @@ type Arrivals struct {
 	OK, Late uint64
 	KI       mka.KI
 	NextPN   uint64
+	Since    time.Time // that NextPN is what it is
 }
 
 // Late finds receive SAs of ki that somebody set forward, so that all the peer sends
-// is late. It was by more than a link carries, and frames are late since; or nothing
-// but late frames has arrived, and the next packet number accepted is beyond what
-// the peer says that it has come to. Frames that somebody replays are late, too, but
-// none of them is beyond that.
-func Late(found *macsec.SecY, ki mka.KI, said map[mka.SCI]uint64, last map[mka.SCI]Arrivals) (ds []Difference) {
+// is late. It was by more than a link carries, and frames are late since; or the next
+// packet number accepted is beyond what the peer says that it has come to, and has been
+// for so long, lag, that the peer speaks of a later time: then it is not from a frame.
+// Frames that somebody replays are late, too, and move nothing. What is within the
+// window is late for nobody, and delay protection sets it forward by that much.
+func Late(found *macsec.SecY, ki mka.KI, said map[mka.SCI]uint64, last map[mka.SCI]Arrivals, at time.Time, lag time.Duration) (ds []Difference) {
+	window := uint64(found.ReplayWindow)
 	for i := range found.RxSCs {
 		sc := &found.RxSCs[i]
 		sci := mka.SCI(sc.SCI)
@@ -56,6 +60,9 @@ func Late(found *macsec.SecY, ki mka.KI, said map[mka.SCI]uint64, last map[mka.S
 				now.NextPN = sc.SAs[j].NextPN
 			}
 		}
+		if now.Since = at; known && before.KI == ki && before.NextPN == now.NextPN {
+			now.Since = before.Since
+		}
 		last[sci] = now
 		if !known || before.KI != ki || now.NextPN == 0 || before.NextPN == 0 {
 			continue
@@ -63,8 +70,8 @@ func Late(found *macsec.SecY, ki mka.KI, said map[mka.SCI]uint64, last map[mka.S
 		if now.Late < before.Late+minLate {
 			continue
 		}
-		leapt := now.NextPN > before.NextPN && now.NextPN-before.NextPN > leap
-		allLate := now.OK == before.OK && said[sci] != 0 && now.NextPN > said[sci]
+		leapt := now.NextPN > before.NextPN && now.NextPN-before.NextPN > leap+window
+		allLate := at.Sub(now.Since) >= lag && said[sci] != 0 && now.NextPN > window && now.NextPN-window > said[sci]
 		if !leapt && !allLate {
 			continue
 		}

@@ -2,6 +2,7 @@ package secy
 
 import (
 	"testing"
+	"time"
 
 	"github.com/lever-link/lever/macsec"
 	"github.com/lever-link/lever/mka"
@@ -24,10 +25,13 @@ func TestLate(t *testing.T) {
 		{"replayed, the peer is idle", Arrivals{OK: 500, KI: ki, NextPN: 501}, 500, 900, 501, 501, 0},
 		{"replayed amid traffic", Arrivals{OK: 500, KI: ki, NextPN: 501}, 800, 900, 801, 700, 0},
 		{"the peer leapt", Arrivals{OK: 500, KI: ki, NextPN: 501}, 800, 0, 3 << 30, 501, 0},
+		{"replayed, the peer is idle of late", Arrivals{OK: 500, KI: ki, NextPN: 501, Since: time.Unix(95, 0)}, 500, 900, 501, 300, 0},
+		{"replayed, the peer is idle, set forward by delay protection", Arrivals{OK: 500, KI: ki, NextPN: 565}, 500, 900, 565, 501, 0},
+		{"set forward beyond delay protection", Arrivals{OK: 500, KI: ki, NextPN: 566}, 500, 900, 566, 501, 1},
 		{"another SAK since", Arrivals{OK: 500, KI: mka.KI{KN: 9}, NextPN: 501}, 500, 900, 1 << 30, 1, 0},
 		{"the peer has not spoken", Arrivals{OK: 500, KI: ki, NextPN: 501}, 500, 900, 501, 0, 0},
 	} {
-		found := &macsec.SecY{RxSCs: []macsec.RxSC{{
+		found := &macsec.SecY{Device: macsec.Device{DeviceConfig: macsec.DeviceConfig{ReplayWindow: 64}}, RxSCs: []macsec.RxSC{{
 			SCI: macsec.SCI(farSCI), Active: true, Stats: macsec.RxSCStats{InPktsOK: c.ok, InPktsLate: c.late},
 			SAs: []macsec.SA{{AN: 1, Active: true, KeyID: macsec.KeyID(ki.Bytes()), NextPN: c.nextPN}},
 		}}}
@@ -35,7 +39,7 @@ func TestLate(t *testing.T) {
 		if c.before != (Arrivals{}) {
 			last[farSCI] = c.before
 		}
-		ds := Late(found, ki, map[mka.SCI]uint64{farSCI: c.said}, last)
+		ds := Late(found, ki, map[mka.SCI]uint64{farSCI: c.said}, last, time.Unix(100, 0), 6*time.Second)
 		if len(ds) != c.want {
 			t.Errorf("%s: %v", c.name, ds)
 		}
