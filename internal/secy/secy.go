@@ -94,13 +94,14 @@ func (y *SecY) raise(sci macsec.SCI, an macsec.AN, key macsec.KeyID, lowest uint
 	if lowest <= most-uint64(state.ReplayWindow) {
 		next = lowest + uint64(state.ReplayWindow)
 	}
-	if sa.NextPN == 0 || next <= sa.NextPN { // zero: every packet number was used
-		return nil
+	if state.CipherSuite.XPN() {
+		// The kernel takes the upper half of a packet number from next_pn, and adds
+		// one when the lower half is smaller and in the other half of the 32 bits
+		// (macsec_decrypt): beyond the end of lowest's half it would decipher with
+		// the wrong one what is to come before that.
+		next = min(next, lowest|(1<<31-1))
 	}
-	if state.CipherSuite.XPN() && next>>32 != lowest>>32 {
-		// The kernel takes the upper half of a packet number from next_pn
-		// (macsec_handle_frame), and would decipher what is to come before the
-		// lower half wraps with the wrong one. The next LPNs are beyond that.
+	if sa.NextPN == 0 || next <= sa.NextPN { // zero: every packet number was used
 		return nil
 	}
 	return y.Kernel.UpdateRxSA(y.Index, sci, an, macsec.SAUpdate{NextPN: &next})

@@ -228,7 +228,8 @@ func TestRaiseReceivePN(t *testing.T) {
 		{"strict", macsec.GCMAES256, 0, 5, 9, 9},
 		{"the last of 32 bits", macsec.GCMAES256, 64, 5, top32 - 3, top32},
 		{"beyond 32 bits", macsec.GCMAES256, 64, 5, top32 + 3, top32},
-		{"across the wrap of the lower half", macsec.GCMAESXPN256, 64, 5, top32 - 3, 5},
+		{"at the middle of the lower half", macsec.GCMAESXPN256, 64, 5, 1<<31 - 3, 1<<31 - 1},
+		{"across the wrap of the lower half", macsec.GCMAESXPN256, 64, 5, top32 - 3, top32},
 		{"the last of 64 bits", macsec.GCMAESXPN256, 64, 5, top64 - 3, top64},
 	} {
 		t.Run(c.name, func(t *testing.T) {
