@@ -80,7 +80,7 @@ func (c *conditions) raise(now time.Time, x Condition) {
 	i := slices.IndexFunc(*c, func(o Condition) bool { return o.Kind == x.Kind && o.CKN == x.CKN })
 	if i < 0 {
 		c.expire(now)
-		if len(*c) == maxConditions && !c.evict() {
+		if len(*c) == maxConditions && !c.evict(x.Kind) {
 			return
 		}
 		x.Since = now
@@ -105,12 +105,13 @@ func (c *conditions) raiseFrom(now time.Time, kind ConditionKind, ckn []byte, so
 	c.raise(now, Condition{Kind: kind, CKN: CKN(ckn), Source: source})
 }
 
-// evict makes room by forgetting what was seen once only, the oldest first: made-up
-// CKNs must not hide the neighbour that is set up wrong.
-func (c *conditions) evict() bool {
+// evict makes room for one of kind by forgetting an unknown CKN, the oldest first: for
+// another one only what was seen once, so that made-up CKNs do not hide the neighbour
+// that is set up wrong.
+func (c *conditions) evict(kind ConditionKind) bool {
 	oldest := -1
 	for i := range *c {
-		if o := &(*c)[i]; o.Count == 1 && o.Kind == ConditionUnknownCKN && (oldest < 0 || o.Last.Before((*c)[oldest].Last)) {
+		if o := &(*c)[i]; o.Kind == ConditionUnknownCKN && (o.Count == 1 || kind != ConditionUnknownCKN) && (oldest < 0 || o.Last.Before((*c)[oldest].Last)) {
 			oldest = i
 		}
 	}
