@@ -30,6 +30,7 @@ type dataKey struct {
 	sak        Key    // erased as soon as every SA that can need it is there
 	wrapped    []byte // as it was distributed to us; nil when we made or found it
 	owner      *participant
+	ckn        CKN  // of its CAK, also when that is gone; empty if nobody knows
 	found      bool // in the SecY at the start, and nobody knows of which CAK it is
 	partial    bool // receive SAs may be missing
 	lost       bool // somebody took an SA away: a fresh SAK must take its place
@@ -348,13 +349,10 @@ func (p *Port) closeKeysOf(ckn CKN) {
 	c := &p.cp
 	pa := p.participant([]byte(ckn))
 	keyed := func(k *dataKey) bool {
-		switch {
-		case !k.found || k.owner != nil:
-			return pa != nil && k.owner == pa
-		case pa != nil:
-			return true
+		if k.ckn == "" {
+			return pa != nil
 		}
-		return p.cfg.Resume.cknOf(k.ki) == ckn
+		return k.ckn == ckn
 	}
 	c.olds = slices.DeleteFunc(c.olds, func(k *dataKey) bool {
 		if keyed(k) {

@@ -29,7 +29,7 @@ func (p *Port) install(k *dataKey) {
 	}
 	c.latest, c.state, c.nextAN = k, cpReceive, (k.an+1)%4
 	c.retireAt, c.retireBy, c.retryAt = time.Time{}, time.Time{}, time.Time{}
-	k.created = p.now
+	k.created, k.ckn = p.now, k.owner.ckn
 	for _, pe := range k.owner.peers {
 		pe.lackingSince, pe.droppedSince = time.Time{}, time.Time{}
 	}

@@ -44,7 +44,7 @@ type PeerRecord struct {
 
 // KeyRecord is a SAK without its octets.
 type KeyRecord struct {
-	CKN     CKN            `json:"ckn"` // empty when its CAK is gone
+	CKN     CKN            `json:"ckn"` // empty when nobody knows
 	MI      MI             `json:"mi"`  // with KN: the KI
 	KN      uint32         `json:"kn"`
 	AN      AN             `json:"an"`
@@ -100,10 +100,7 @@ func keyRecord(k *dataKey) *KeyRecord {
 	if k == nil {
 		return nil
 	}
-	r := &KeyRecord{MI: k.ki.MI, KN: k.ki.KN, AN: k.an, Tx: k.tx, Created: k.created.UnixMilli()}
-	if k.owner != nil {
-		r.CKN = k.owner.ckn
-	}
+	r := &KeyRecord{CKN: k.ckn, MI: k.ki.MI, KN: k.ki.KN, AN: k.an, Tx: k.tx, Created: k.created.UnixMilli()}
 	for _, m := range k.members {
 		r.Members = append(r.Members, MemberRecord{MI: m.mi, SCI: m.sci})
 	}
@@ -181,7 +178,7 @@ func (p *Port) adopt() {
 	var encoding *dataKey
 	keys := make([]*dataKey, 0, len(p.cfg.Adopted))
 	for _, a := range p.cfg.Adopted {
-		k := &dataKey{ki: a.KI, an: a.AN, found: true, suite: a.Suite, tx: a.Encoding, rx: len(a.Receive) > 0, saidRx: len(a.Receive) > 0, pn: a.NextPN, lpn: a.NextPN}
+		k := &dataKey{ki: a.KI, an: a.AN, ckn: p.cfg.Resume.cknOf(a.KI), found: true, suite: a.Suite, tx: a.Encoding, rx: len(a.Receive) > 0, saidRx: len(a.Receive) > 0, pn: a.NextPN, lpn: a.NextPN}
 		for _, sci := range a.Receive {
 			k.members = append(k.members, member{sci: sci, keyed: true, heard: slices.Contains(a.Heard, sci)})
 			if !slices.Contains(c.receiveSCs, sci) {
@@ -265,7 +262,7 @@ func (p *Port) claim(k *dataKey, pa *participant) {
 		k.partial = !k.tx
 		k.saidRx = k.saidRx && k.tx
 	}
-	k.owner, p.persistDirty = pa, true
+	k.owner, k.ckn, p.persistDirty = pa, pa.ckn, true
 }
 
 // resumeParticipant makes pa the member that an earlier agent was, if the
@@ -358,7 +355,7 @@ func (p *Port) holds(ki KI) bool {
 // own gives an adopted key the participant and the member identifiers that its
 // record has.
 func (k *dataKey) own(pa *participant, r *KeyRecord, now time.Time) {
-	k.owner, k.found = pa, false
+	k.owner, k.ckn, k.found = pa, pa.ckn, false
 	k.created = time.UnixMilli(r.Created)
 	if k.created.After(now) { // the clock was set back meanwhile
 		k.created = now
