@@ -36,6 +36,7 @@ type participant struct {
 	markAt           time.Time
 	peers            []*peer
 	displaced        []displacedMI
+	gone             []goneMI
 	server           *peer // the elected key server; nil when it is us or nobody
 	serving          bool  // we are the elected key server and have a live peer
 	dist             *distribution
@@ -98,7 +99,7 @@ func (p *Port) freshMI(pa *participant) error {
 		return fmt.Errorf("draw a member identifier: %w", err)
 	}
 	pa.mn, pa.mnCeiling, pa.kn, pa.knCeiling = 0, 0, 0, 0
-	pa.mark, pa.markBefore, pa.markAt = 1, 1, p.now
+	pa.mark, pa.markBefore, pa.markAt, pa.gone = 1, 1, p.now, nil
 	p.persistDirty = true
 	return nil
 }
@@ -112,7 +113,7 @@ func (p *Port) renewMI(pa *participant) {
 		return
 	}
 	for _, pe := range pa.peers {
-		pe.proven, pe.expires = false, p.now.Add(p.cfg.Life)
+		pe.proven, pe.heardMN, pe.expires = false, 0, p.now.Add(p.cfg.Life)
 	}
 	pa.dist = nil
 	pa.ramp, pa.sendNow = firstRamp, true

@@ -64,12 +64,17 @@ func (pa *participant) livePeers() int {
 // SSCIs (IEEE 802.1AEbw), and so of the Live Peer List.
 func compareSCI(a, b *peer) int { return bytes.Compare(b.sci[:], a.sci[:]) }
 
-func (p *Port) addPeer(pa *participant, mi MI, sci SCI) *peer {
+// addPeer makes room for one that proves to hear us at once: replays of former members
+// do not, and must not keep it out.
+func (p *Port) addPeer(pa *participant, mi MI, sci SCI, proves bool) *peer {
+	if i := slices.IndexFunc(pa.peers, func(o *peer) bool { return !o.live }); proves && i >= 0 && len(pa.peers) >= maxPeers {
+		pa.peers = slices.Delete(pa.peers, i, i+1)
+	}
 	if len(pa.peers) >= maxPeers {
 		p.counters.TooMany++
 		return nil
 	}
-	pe := &peer{mi: mi, sci: sci, firstSeen: p.now, expires: p.now.Add(p.cfg.Life)}
+	pe := &peer{mi: mi, sci: sci, firstSeen: p.now, expires: p.now.Add(p.cfg.Life), heardMN: pa.heardBefore(mi)}
 	pa.peers = append(pa.peers, pe)
 	slices.SortStableFunc(pa.peers, compareSCI)
 	if pa.potentialUntil.IsZero() {
@@ -121,6 +126,23 @@ func (pa *participant) wasDisplaced(mi MI, now time.Time) bool {
 	return slices.ContainsFunc(pa.displaced, func(d displacedMI) bool { return d.mi == mi && now.Before(d.until) })
 }
 
+// goneMI is a peer that was live, and the last of our message numbers that it listed:
+// its frames, replayed, list none that is greater.
+type goneMI struct {
+	mi      MI
+	heardMN uint32
+}
+
+// heardBefore is what a peer had heard of us when it was lost.
+func (pa *participant) heardBefore(mi MI) uint32 {
+	for _, g := range pa.gone {
+		if g.mi == mi {
+			return g.heardMN
+		}
+	}
+	return 0
+}
+
 func (p *Port) expirePeers(pa *participant) {
 	lost := false
 	pa.peers = slices.DeleteFunc(pa.peers, func(pe *peer) bool {
@@ -131,6 +153,10 @@ func (p *Port) expirePeers(pa *participant) {
 			p.notice(Notice{Kind: NoticePeerLost, CKN: pa.ckn, SCI: pe.sci})
 			lost = true
 			p.cp.lose(pe.mi)
+			if len(pa.gone) == maxPeers {
+				pa.gone = slices.Delete(pa.gone, 0, 1)
+			}
+			pa.gone = append(slices.DeleteFunc(pa.gone, func(g goneMI) bool { return g.mi == pe.mi }), goneMI{pe.mi, pe.heardMN})
 		}
 		return true
 	})
@@ -208,7 +234,7 @@ func (s *spentKIs) add(ki KI) {
 // giveBack forgets ki, which was accepted and never protected a frame.
 func (s spentKIs) giveBack(ki KI) {
 	for i := range s {
-		if s[i] == ki {
+		if s[i] == ki && ki.KN > 0 {
 			s[i].KN--
 		}
 	}

@@ -53,7 +53,8 @@ func (p *Port) receive(frame []byte) (believed bool) {
 			p.counters.Replayed++
 			return false
 		}
-		if pe = p.addPeer(pa, m.Basic.MI, m.Basic.SCI); pe == nil {
+		mn, listed := listedAs(m, pa.mi)
+		if pe = p.addPeer(pa, m.Basic.MI, m.Basic.SCI, listed && pa.recent(mn)); pe == nil {
 			return false
 		}
 		pa.ramp, pa.sendNow = firstRamp, true
@@ -83,7 +84,7 @@ func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 	}
 
 	switch mn, listed := listedAs(m, pa.mi); {
-	case listed && pa.recent(mn) && (pe.live || !pa.outlived(pe, mn)):
+	case listed && pa.recent(mn) && (pe.live || mn > pe.heardMN && !pa.outlived(pe, mn)):
 		pe.heardMN = mn
 		pe.expires = p.now.Add(p.cfg.Life)
 		if !pe.live {

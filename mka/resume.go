@@ -201,7 +201,7 @@ func (p *Port) adopt() {
 		}
 	}
 	defer func() {
-		if r := p.cfg.Resume; r != nil && r.Latest != nil && !p.holds(r.Latest.ki()) {
+		if r := p.cfg.Resume; r != nil && r.Latest != nil && !r.Latest.Tx && !p.holds(r.Latest.ki()) {
 			p.spent.giveBack(r.Latest.ki()) // accepted and never completed
 		}
 	}()
@@ -297,7 +297,7 @@ func (p *Port) resumeParticipant(pa *participant) bool {
 	pa.mnCeiling, pa.knCeiling = pa.mn, pa.kn
 	pa.mark, pa.markBefore, pa.markAt = pa.mn+1, pa.mn+1, p.now
 	for _, x := range pr.Peers {
-		pe := p.addPeer(pa, x.MI, x.SCI)
+		pe := p.addPeer(pa, x.MI, x.SCI, false)
 		if pe == nil {
 			break
 		}
@@ -356,7 +356,8 @@ func (p *Port) holds(ki KI) bool {
 // record has.
 func (k *dataKey) own(pa *participant, r *KeyRecord, now time.Time) {
 	k.owner, k.ckn, k.found = pa, pa.ckn, false
-	k.created = time.UnixMilli(r.Created)
+	// By the monotonic clock from here on, whatever the other is set to.
+	k.created = now.Add(time.UnixMilli(r.Created).Sub(now))
 	if k.created.After(now) { // the clock was set back meanwhile
 		k.created = now
 	}
