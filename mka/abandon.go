@@ -27,8 +27,12 @@ func (p *Port) orphaned(l *dataKey) bool {
 		return false
 	}
 	if pa.livePeers() > 0 {
-		// Another than its maker may know nothing of it.
+		// Another than its maker may know nothing of it. When that one is gone, the
+		// key server decides, which goes on with the SAK that carries our frames.
 		maker := pa.peer(l.ki.MI)
+		if maker == nil && pa.server != nil && pa.server.transmits(old.ki) {
+			maker = pa.server
+		}
 		return maker != nil && maker.live && !maker.droppedSince.IsZero() && p.now.Sub(maker.droppedSince) >= 2*p.cfg.Hello
 	}
 	// Somebody may transmit with l whom we do not hear. Whoever goes on under the
