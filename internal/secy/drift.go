@@ -40,13 +40,16 @@ type Arrivals struct {
 	KI       mka.KI
 	NextPN   uint64
 	Since    time.Time // that NextPN is what it is
+	// Jumped: since it moved by more than the frames that were accepted with it, and the
+	// window, none has been accepted.
+	Jumped bool
 }
 
 // Late finds receive SAs of ki that somebody set forward, so that all the peer sends
 // is late. It was by more than a link carries, and frames are late since; or the next
-// packet number accepted is beyond what the peer says that it has come to, and has been
-// for so long, lag, that the peer speaks of a later time: then it is not from a frame.
-// Frames that somebody replays are late, too, and move nothing. What is within the
+// packet number accepted is beyond what the peer says that it has come to, and either it
+// jumped there, and all has been late since, or it has been there for so long, lag, that
+// the peer speaks of a later time: then it is not from a frame. Frames that somebody replays are late, too, and move nothing. What is within the
 // window is late for nobody, and delay protection sets it forward by that much.
 func Late(found *macsec.SecY, ki mka.KI, said map[mka.SCI]uint64, last map[mka.SCI]Arrivals, at time.Time, lag time.Duration) (ds []Difference) {
 	window := uint64(found.ReplayWindow)
@@ -63,6 +66,11 @@ func Late(found *macsec.SecY, ki mka.KI, said map[mka.SCI]uint64, last map[mka.S
 		if now.Since = at; known && before.KI == ki && before.NextPN == now.NextPN {
 			now.Since = before.Since
 		}
+		if known && before.KI == ki && before.NextPN != 0 {
+			accepted := now.OK - before.OK
+			now.Jumped = before.Jumped && accepted == 0 ||
+				now.NextPN > before.NextPN && now.NextPN-before.NextPN > accepted+window
+		}
 		last[sci] = now
 		if !known || before.KI != ki || now.NextPN == 0 || before.NextPN == 0 {
 			continue
@@ -71,7 +79,7 @@ func Late(found *macsec.SecY, ki mka.KI, said map[mka.SCI]uint64, last map[mka.S
 			continue
 		}
 		leapt := now.NextPN > before.NextPN && now.NextPN-before.NextPN > leap+window
-		allLate := at.Sub(now.Since) >= lag && said[sci] != 0 && now.NextPN > window && now.NextPN-window > said[sci]
+		allLate := (before.Jumped && now.Jumped || at.Sub(now.Since) >= lag) && said[sci] != 0 && now.NextPN > window && now.NextPN-window > said[sci]
 		if !leapt && !allLate {
 			continue
 		}

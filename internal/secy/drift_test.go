@@ -28,6 +28,10 @@ func TestLate(t *testing.T) {
 		{"replayed, the peer is idle of late", Arrivals{OK: 500, KI: ki, NextPN: 501, Since: time.Unix(95, 0)}, 500, 900, 501, 300, 0},
 		{"replayed, the peer is idle, set forward by delay protection", Arrivals{OK: 500, KI: ki, NextPN: 565}, 500, 900, 565, 501, 0},
 		{"set forward beyond delay protection", Arrivals{OK: 500, KI: ki, NextPN: 566}, 500, 900, 566, 501, 1},
+		{"jumped, and all is late since", Arrivals{OK: 500, KI: ki, NextPN: 5000, Since: time.Unix(99, 0), Jumped: true}, 500, 900, 5000, 900, 1},
+		{"jumped, and the peer says so", Arrivals{OK: 500, KI: ki, NextPN: 5000, Since: time.Unix(99, 0), Jumped: true}, 500, 900, 5000, 4990, 0},
+		{"jumped, and frames are accepted since", Arrivals{OK: 500, KI: ki, NextPN: 5000, Since: time.Unix(99, 0), Jumped: true}, 510, 900, 5010, 900, 0},
+		{"jumps now", Arrivals{OK: 500, KI: ki, NextPN: 501, Since: time.Unix(99, 0)}, 510, 900, 5010, 510, 0},
 		{"another SAK since", Arrivals{OK: 500, KI: mka.KI{KN: 9}, NextPN: 501}, 500, 900, 1 << 30, 1, 0},
 		{"the peer has not spoken", Arrivals{OK: 500, KI: ki, NextPN: 501}, 500, 900, 501, 0, 0},
 	} {
