@@ -72,7 +72,7 @@ func TestRemovedLinkIsFollowed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSite(t, twoLinks)
-				second := s.r1.plug("eth8", s.wire, mka.MAC{2, 0, 0, 0, 0, 8})
+				s.r1.plug("eth8", s.wire, mka.MAC{2, 0, 0, 0, 0, 8})
 				time.Sleep(10 * time.Second)
 				s.edit(l1Lines, "")
 				s.want(s.r1, "l1", StateRemoved, health.LinkRemoved)
@@ -128,8 +128,8 @@ func TestRemovedLinkIsFollowed(t *testing.T) {
 				if _, there := s.link(s.r1, c.barred); there || s.r1.fencedAt("eth4") {
 					t.Error("lever down has not ended it")
 				}
-				if second.fenced != (c.state == StateSecured) {
-					t.Errorf("the fence on eth8 is closed: %v", second.fenced)
+				if now := s.r1.fencedAt("eth8"); now != (c.state == StateSecured) {
+					t.Errorf("the fence on eth8 is closed: %v", now)
 				}
 			})
 		})

@@ -44,7 +44,7 @@ func TestParentStaysDown(t *testing.T) {
 				time.Sleep(10 * time.Second)
 				then(s)
 				time.Sleep(20 * time.Second)
-				if s.r1.iface("eth4").up {
+				if s.r1.upAt("eth4") {
 					t.Error("the agent has set it up")
 				}
 				if st, _ := s.link(s.r1, "l1"); !has(st, health.ParentDown) {
@@ -66,7 +66,7 @@ func TestParentIsSetUp(t *testing.T) {
 		n.failing("close fence", occupied)
 		n.change(n.iface("eth4"), func(p *port) { p.fenced = false })
 		time.Sleep(3 * time.Second)
-		if n.iface("eth4").up {
+		if n.upAt("eth4") {
 			n.t.Error("its fence is open, and it is up")
 		}
 	}
@@ -113,7 +113,7 @@ func TestParentIsSetUp(t *testing.T) {
 				time.Sleep(30 * time.Second)
 				s.r1.links.signal(0) // as the kernel does when it is set up
 				time.Sleep(10 * time.Second)
-				if !s.r1.iface("eth4").up {
+				if !s.r1.upAt("eth4") {
 					t.Error("it stays down")
 				}
 				s.want(s.r1, "l1", StateSecured)
@@ -122,12 +122,19 @@ func TestParentIsSetUp(t *testing.T) {
 				s.r1.halt()
 				s.startAt(s.r1)
 				time.Sleep(10 * time.Second)
-				if s.r1.iface("eth4").up {
+				if s.r1.upAt("eth4") {
 					t.Error("the agent has set it up against an order")
 				}
 			})
 		})
 	}
+}
+
+func (m *machine) upAt(name string) bool {
+	p := m.iface(name)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return p.up
 }
 
 // removeRecord is a run directory that knows nothing of l1, as after a boot.

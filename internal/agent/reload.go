@@ -86,7 +86,7 @@ func (s *server) follow(ctx context.Context, changed <-chan struct{}) error {
 	defer judge.Stop()
 	again := time.NewTimer(graveSettles) // for a change that interrupts links
 	defer again.Stop()
-	if s.grave == nil {
+	if !s.waits() {
 		again.Stop()
 	}
 	for {
@@ -185,6 +185,13 @@ func (s *server) reload(why string, sure bool) (done bool) {
 	s.log.Info("inventory read again", "reason", why, "links_changed", s.adopt(r.inv))
 	s.keepLastGood(r)
 	return true
+}
+
+// waits says whether there is an inventory that must stay as it is for a while.
+func (s *server) waits() bool {
+	s.reconf.Lock()
+	defer s.reconf.Unlock()
+	return s.grave != nil
 }
 
 // settled says whether an inventory has been as it is for long enough.
