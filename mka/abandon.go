@@ -20,11 +20,16 @@ func (p *Port) displaced(l *dataKey) bool {
 // orphaned says whether l, which nobody transmits with, is not going to be taken
 // into use, while there is one that carries our frames: who made it does not
 // speak of it any more, or all who have its CAK are gone, and those of the other
-// CAK are there.
+// CAK are there; or we have no CAK for it.
 func (p *Port) orphaned(l *dataKey) bool {
 	old, pa := p.cp.carrying(), l.owner
-	if l.tx || pa == nil || old == nil || p.operating() || p.used(l) {
+	if l.tx || old == nil || p.operating() || p.used(l) {
 		return false
+	}
+	if pa == nil {
+		// Its CAK is gone, or was never known here since the start: those who have it
+		// had a life time to be heard.
+		return !p.now.Before(p.cp.adoptedUntil)
 	}
 	if pa.livePeers() > 0 {
 		// Another than its maker may know nothing of it. When that one is gone, the
