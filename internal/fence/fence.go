@@ -27,7 +27,8 @@
 // where the kernel lets both have one place, as with programs of cls_bpf, and
 // elsewhere Close removes it and says so. Such filters come back only if
 // somebody puts them back, behind the fence; plain frames never do. In mode
-// monitor nothing is removed, and Inspect names what would be.
+// monitor nothing is removed, and Inspect names what would be. A filter that a NIC
+// runs comes before the fence wherever it is in the list.
 //
 // Whoever deletes the fence, with its qdisc or without, opens the link until
 // the next Close; Watch tells of it at once.
@@ -35,7 +36,10 @@
 // Things that pass a fence, all for root only: frames that an XDP program
 // redirects, frames that a program attached by tcx (Linux 6.6) takes out of the
 // way of the filters, and frames sent on a packet socket with
-// PACKET_QDISC_BYPASS, since the kernel runs the clsact hooks for none of them.
+// PACKET_QDISC_BYPASS, by pktgen or by netpoll (which is netconsole), since the
+// kernel runs the clsact hooks for none of them; and what the kernel does not send at
+// all: RDMA, virtual functions, and filters of other interfaces by which a NIC
+// redirects to this one.
 // MACsec that is offloaded to a NIC does not pass: the parent sees it in plain.
 // Packet sockets for all protocols see received frames before the fence
 // (__netif_receive_skb_core), which is how captures show what it stops; those

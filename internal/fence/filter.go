@@ -40,6 +40,7 @@ type filter struct {
 	ops      []byte // of classic bpf
 	direct   bool   // a bpf program whose result is the verdict
 	known    bool   // actions are all that it has
+	hardware bool   // a NIC runs it, before all that the kernel runs
 	actions  []action
 }
 
@@ -59,6 +60,13 @@ func (f *filter) madeHooks() bool { return f.handle&madeHooksFlag != 0 }
 
 // matches tells whether it is more than a place for filters.
 func (f *filter) matches() bool { return f.handle != 0 && !f.table }
+
+// inert tells whether a place of its kind passes nothing as long as it has no filter.
+// One of tcindex passes everything then, and one of fw what has a mark (tcindex_classify,
+// fw_classify).
+func (f *filter) inert() bool {
+	return f.table || f.kind == kindBPF || f.kind == kindMatchall || f.kind == "flower" || f.kind == "u32"
+}
 
 // harmless tells whether no frame can pass by it: it sends on what it matches to
 // the next filter, or stops it. Of anything but a plain verdict that is not
@@ -101,6 +109,9 @@ func (f *filter) String() string {
 	fmt.Fprintf(&s, "%s, protocol %04X, handle %#x", f.kind, f.protocol, f.handle)
 	if f.direct {
 		s.WriteString(", direct-action")
+	}
+	if f.hardware {
+		s.WriteString(", in hardware")
 	}
 	for _, a := range f.actions {
 		s.WriteString(", " + a.kind)
@@ -174,11 +185,20 @@ func decodeFilter(data []byte) (filter, error) {
 	return f, f.decodeOptions(options)
 }
 
+// The flags that a classifier has of a filter that may be offloaded.
+const (
+	u32Flags   = 11     // TCA_U32_FLAGS
+	inHardware = 1 << 2 // TCA_CLS_FLAGS_IN_HW
+)
+
 // decodeOptions knows the classifiers whose filters have nothing that could pass
 // a frame but their actions.
 func (f *filter) decodeOptions(options []byte) error {
 	actions, ok := map[string]uint16{
 		kindBPF: nl.TCA_BPF_ACT, kindMatchall: nl.TCA_MATCHALL_ACT, "flower": nl.TCA_FLOWER_ACT, "u32": nl.TCA_U32_ACT, "fw": nl.TCA_FW_ACT,
+	}[f.kind]
+	flags, offloads := map[string]uint16{
+		kindBPF: nl.TCA_BPF_FLAGS_GEN, kindMatchall: nl.TCA_MATCHALL_FLAGS, "flower": nl.TCA_FLOWER_FLAGS, "u32": u32Flags,
 	}[f.kind]
 	f.known = ok
 	return eachAttribute(options, func(ad *netlink.AttributeDecoder) {
@@ -186,6 +206,8 @@ func (f *filter) decodeOptions(options []byte) error {
 		case !ok:
 		case ad.Type() == actions:
 			ad.Do(f.decodeActions)
+		case offloads && ad.Type() == flags:
+			f.hardware = ad.Uint32()&inHardware != 0
 		case f.kind == "u32" && ad.Type() == nl.TCA_U32_DIVISOR:
 			f.table = true
 		case f.kind == kindBPF && ad.Type() == nl.TCA_BPF_OPS:

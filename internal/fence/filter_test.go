@@ -77,6 +77,20 @@ func TestDecodeFilter(t *testing.T) {
 	}
 }
 
+// The flags of an offloaded filter have another number in each classifier.
+func TestFilterInHardware(t *testing.T) {
+	for kind, flags := range map[string]uint16{
+		kindBPF: nl.TCA_BPF_FLAGS_GEN, kindMatchall: nl.TCA_MATCHALL_FLAGS, "flower": nl.TCA_FLOWER_FLAGS, "u32": u32Flags,
+	} {
+		for bits, want := range map[uint32]bool{4: true, 2 | 4: true, 8: false, 1 | 8: false, 0: false} {
+			f, err := decodeFilter(message(t, kind, func(ae *netlink.AttributeEncoder) error { ae.Uint32(flags, bits); return nil }))
+			if err != nil || f.hardware != want {
+				t.Errorf("%s, flags %#x: in hardware %v, want %v; %v", kind, bits, f.hardware, want, err)
+			}
+		}
+	}
+}
+
 func FuzzDecodeFilter(f *testing.F) {
 	f.Add(message(f, kindBPF, actions(nl.TCA_BPF_ACT, rtnl.TC_ACT_SHOT, 1, 2)))
 	f.Add(message(f, kindMatchall, actions(nl.TCA_MATCHALL_ACT, rtnl.TC_ACT_OK, 1, 0)))

@@ -93,7 +93,7 @@ func (o Options) planGate(filters []filter, d Direction, r rule) ([]step, []Find
 		main = slices.IndexFunc(filters, func(f filter) bool { return f.ours() && f.kind == r.kind && f.protocol == r.protocol })
 	}
 	before := slices.Collect(foreignBefore(filters, main, place))
-	beside := slices.ContainsFunc(before, func(i int) bool { return filters[i].priority == place })
+	beside := slices.ContainsFunc(before, func(i int) bool { return i < main && filters[i].priority == place })
 	switch {
 	case main < 0:
 		steps = append(steps, step{add: r, priority: place, handle: ownHandle})
@@ -112,7 +112,7 @@ func (o Options) planGate(filters []filter, d Direction, r rule) ([]step, []Find
 	for _, i := range before {
 		f := &filters[i]
 		report(Foreign, f.priority, true, f.String())
-		if !o.Monitor && f.priority < place { // of others the gate is in front in the end
+		if !o.Monitor && (f.priority < place || f.hardware) { // of others the gate is in front in the end
 			steps = append(steps, step{remove: f, foreign: true})
 		}
 	}
@@ -121,7 +121,7 @@ func (o Options) planGate(filters []filter, d Direction, r rule) ([]step, []Find
 		if f.ours() && i != main {
 			steps = append(steps, step{remove: &f})
 			if main >= 0 {
-				report(Altered, f.priority, false, f.String()+" is one too many")
+				report(Altered, f.priority, i < main && !f.harmless(), f.String()+" is one too many")
 			}
 		}
 	}
@@ -142,17 +142,26 @@ func firstPlace(filters []filter, r rule) uint16 {
 }
 
 // foreignBefore yields filters of others that see frames before the one at main,
-// or before one that would be added at place, and that may let them pass.
+// or before one that would be added at place, and that may let them pass. Those that
+// a NIC runs see them before any, wherever they are.
 func foreignBefore(filters []filter, main int, place uint16) func(yield func(int) bool) {
 	return func(yield func(int) bool) {
 		for i := range filters {
 			f := &filters[i]
-			if main >= 0 && i >= main || main < 0 && f.priority >= place {
-				return
+			if behind := main >= 0 && i >= main || main < 0 && f.priority >= place; behind && !f.hardware {
+				continue
 			}
-			if f.matches() && !f.ours() && !f.harmless() && !yield(i) {
+			if (f.matches() || passesBare(filters, i)) && !f.ours() && !f.harmless() && !yield(i) {
 				return
 			}
 		}
 	}
+}
+
+// passesBare tells whether the place at i has no filter and may pass frames all the same.
+func passesBare(filters []filter, i int) bool {
+	at := &filters[i]
+	return at.handle == 0 && !at.inert() && !slices.ContainsFunc(filters, func(f filter) bool {
+		return f.priority == at.priority && f.matches()
+	})
 }

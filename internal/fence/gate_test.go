@@ -84,6 +84,14 @@ func TestPlanGate(t *testing.T) {
 	unknown := flower(1, 1, drop...)
 	unknown.known = false
 	sometimes := flower(1, 1, action{kind: kindGact, verdict: rtnl.TC_ACT_SHOT, random: true})
+	offloaded := flower(2, 1, action{kind: "mirred"})
+	offloaded.hardware = true
+	besideGate := have(kindBPF, 1, all, 1)
+	besideGate.hardware = true
+	trapped := flower(2, 1, drop...)
+	trapped.hardware = true
+	bare := have("tcindex", 1, all, 0)
+	bare.known = false
 	monitor := Options{Monitor: true}
 	for _, tt := range []struct {
 		name    string
@@ -103,7 +111,7 @@ func TestPlanGate(t *testing.T) {
 		{"into mode monitor", monitor, []filter{gate(t, Options{}, 1, 0)}, "=1", "altered 1 leak", "1"},
 		{"another allow-list", Options{Allow: LLDP}, []filter{gate(t, Options{}, 1, 0)}, "=1", "altered 1 leak", "1"},
 		{"twice", Options{}, []filter{gate(t, Options{}, 1, besideFlag), gate(t, Options{}, 1, 0)}, "-1", "altered 1", "1"},
-		{"a wrong one before the right one", Options{}, []filter{altered, gate(t, Options{}, 1, besideFlag)}, "-1", "altered 1", "1"},
+		{"a wrong one before the right one", Options{}, []filter{altered, gate(t, Options{}, 1, besideFlag)}, "-1", "altered 1 leak", "1"},
 
 		{"rows of a former Lever", Options{}, rows(), "+1 -5 -4 -3", "missing 1", "1"},
 		{"rows and gate", Options{}, append([]filter{gate(t, Options{}, 1, 0)}, rows()...), "-5 -4 -3", "altered 5, altered 4, altered 3", "1"},
@@ -124,6 +132,15 @@ func TestPlanGate(t *testing.T) {
 			"+2 !1 -5 -4 -3; +1; -2", "missing 2 leak, foreign 1 leak", "1"},
 		{"foreign in another chain", Options{}, []filter{elsewhere}, "+1", "missing 1 leak", "1 [1]"},
 		{"foreign place without filters", Options{}, []filter{have("flower", 1, 0x800, 0), table}, "+2", "missing 2 leak", "[1] [1] 2"},
+		{"foreign place that passes without filters", Options{}, []filter{bare}, "+2 !1; +1; -2", "missing 2 leak, foreign 1 leak", "1"},
+		{"and in front", Options{}, []filter{bare, gate(t, Options{}, 2, 0)}, "!1; +1; -2", "foreign 1 leak", "1"},
+		{"and behind", Options{}, []filter{gate(t, Options{}, 1, 0), have("fw", 2, all, 0)}, "", "", "1 [2]"},
+		{"foreign place of fw with a filter", Options{}, []filter{have("fw", 1, all, 0), have("fw", 1, all, 7, drop...), gate(t, Options{}, 2, 0)}, "", "", "[1] [1] 2"},
+		{"foreign in hardware behind", Options{}, []filter{gate(t, Options{}, 1, 0), offloaded}, "!2", "foreign 2 leak", "1"},
+		{"foreign program in hardware", Options{}, []filter{gate(t, Options{}, 1, 0), besideGate}, "!1", "foreign 1 leak", "1"},
+		{"foreign in hardware that only drops", Options{}, []filter{gate(t, Options{}, 1, 0), trapped}, "", "", "1 [2]"},
+		{"foreign in hardware alone", Options{}, []filter{offloaded}, "+1 !2", "missing 1 leak, foreign 2 leak", "1"},
+		{"monitor leaves foreign in hardware", monitor, []filter{gate(t, monitor, 1, 0), offloaded}, "", "foreign 2 leak", "1 [2]"},
 		{"foreign program first", Options{}, []filter{program(1)}, "+1", "missing 1 leak", "1 [1]"},
 		{"foreign program came before", Options{}, []filter{program(1), gate(t, Options{}, 1, 0)}, "+1; -1", "foreign 1 leak", "1 [1]"},
 		{"and again", Options{}, []filter{program(1), gate(t, Options{}, 1, besideFlag)}, "+1; -1", "foreign 1 leak", "1 [1]"},
