@@ -28,8 +28,9 @@ func newAuditCommand() *cobra.Command {
 		Long: `Compare the kernel with the inventory, and print the evidence for each link that
 must be encrypted: parent interface, fence, MACsec device, its configuration and
 its keys, and what else could send past them. No agent is asked and none need
-run; no privilege is needed, and nothing is changed. Run it in the network
-namespace that the links are in.
+run, and nothing is changed. No privilege is needed before Linux 6.6; from then on
+it takes CAP_NET_ADMIN to see programs of tcx, which come before the fence. Run it
+in the network namespace that the links are in.
 
 The exit status is 0 when no link could carry plain frames, or frames that are
 less protected than the inventory demands; 1 when one could; 2 when something

@@ -5,7 +5,8 @@
 // What belongs here: what is looked at, the checks that are made of it, and the
 // evidence for each. What does not: anything of the agent's (its run directory,
 // its memory, its word), for it is what is being audited; repairing what is
-// found; printing. Nothing here changes the kernel, and nothing needs a privilege.
+// found; printing. Nothing here changes the kernel, and nothing needs a privilege
+// but to see programs of tcx, from Linux 6.6 on.
 package audit
 
 import (
@@ -59,6 +60,7 @@ const (
 	CheckMode          = "mode"           // the policy is to enforce
 	CheckParent        = "parent"         // the interface is there, and no port of another
 	CheckXDP           = "xdp"            // no program comes before the fence
+	CheckTCX           = "tcx"            // nor one of those that take frames out of its way
 	CheckFence         = "fence"          // the filters are in place
 	CheckForeignFilter = "foreign-filter" // and nobody else's come before them
 	CheckDevice        = "device"         // the MACsec device is there, on this interface
@@ -106,12 +108,13 @@ type Report struct {
 type Interface struct {
 	Index   int
 	Name    string
-	Kind    string // such as vlan; empty for hardware
-	Up      bool   // administratively
-	Running bool   // and it has a carrier
-	Master  int    // what it is a port of, by index
-	Lower   int    // what it sits on, by index, if that is in this namespace
-	XDP     bool   // a program is attached
+	Others  []string // names that it has besides (ip link property add … altname)
+	Kind    string   // such as vlan; empty for hardware
+	Up      bool     // administratively
+	Running bool     // and it has a carrier
+	Master  int      // what it is a port of, by index
+	Lower   int      // what it sits on, by index, if that is in this namespace
+	XDP     bool     // a program is attached
 }
 
 // Host is the node as it is read. On the real one SecYs answers with
@@ -120,6 +123,8 @@ type Host interface {
 	Interfaces() ([]Interface, error)
 	SecYs() ([]macsec.SecY, error)
 	Fence(index int, opts fence.Options) (fence.State, error)
+	// TCX is how many programs of tcx an interface has; none on a kernel without tcx.
+	TCX(index int) (int, error)
 	Addresses(index int) ([]netip.Prefix, error)
 }
 

@@ -69,6 +69,7 @@ type host struct {
 	interfaces []audit.Interface // but for the MACsec devices
 	fence      fence.State
 	allow      fence.Protocols
+	tcx        int
 	addresses  []netip.Prefix
 	fails      map[string]error
 	mode       string
@@ -171,6 +172,9 @@ func (h *host) Fence(index int, o fence.Options) (fence.State, error) {
 	return h.fence, h.fails["fence"]
 }
 
+// TCX implements audit.Host.
+func (h *host) TCX(int) (int, error) { return h.tcx, h.fails["tcx"] }
+
 // Addresses implements audit.Host.
 func (h *host) Addresses(int) ([]netip.Prefix, error) { return h.addresses, h.fails["addresses"] }
 
@@ -192,9 +196,14 @@ var each = []wrongThing{
 		h.add(audit.Interface{Name: "br0", Kind: "bridge"})
 		h.interfaces[0].Master = h.interfaces[2].Index
 	}, audit.CheckParent, audit.Fail, []string{"a port of br0", "eth4-sec"}},
+	{"parent is a bridge", func(h *host) {
+		h.add(audit.Interface{Name: "eth7", Kind: "device", Master: h.interfaces[0].Index})
+	}, audit.CheckParent, audit.Fail, []string{"ports of its own", "eth7"}},
 	{"parent is down", func(h *host) { h.interfaces[0].Up, h.interfaces[0].Running = false, false }, audit.CheckParent, audit.Warn, []string{"down"}},
 	{"no carrier", func(h *host) { h.interfaces[0].Running = false }, audit.CheckParent, audit.Warn, []string{"no carrier"}},
 	{"XDP program", func(h *host) { h.interfaces[0].XDP = true }, audit.CheckXDP, audit.Fail, []string{"before the fence", "xdp off"}},
+	{"program of tcx", func(h *host) { h.tcx = 1 }, audit.CheckTCX, audit.Fail, []string{"attached by tcx", "before the fence: 1"}},
+	{"programs of tcx cannot be seen", func(h *host) { h.fails["tcx"] = errors.New("not permitted") }, audit.CheckTCX, audit.Unknown, []string{"not permitted", "CAP_NET_ADMIN"}},
 	{"fence gone", func(h *host) {
 		h.fence = fence.State{Findings: []fence.Finding{{Direction: fence.Egress, Problem: fence.Missing, Priority: 5, Text: "drop all else"}}}
 	}, audit.CheckFence, audit.Fail, []string{"egress priority 5: missing: drop all else", "lever agent"}},
@@ -206,6 +215,9 @@ var each = []wrongThing{
 	{"fence weak", func(h *host) {
 		h.fence.Findings = []fence.Finding{{Direction: fence.Egress, Problem: fence.Weak, Priority: 3, Text: "no cls_bpf"}}
 	}, audit.CheckFence, audit.Warn, []string{"no cls_bpf", "EtherTypes alone"}},
+	{"fence with a filter too many", func(h *host) {
+		h.fence.Findings = []fence.Finding{{Direction: fence.Egress, Problem: fence.Altered, Priority: 4, Text: "is one too many"}}
+	}, audit.CheckFence, audit.Warn, []string{"not as the agent leaves it", "one too many", "run lever agent"}},
 	{"fence unreadable", func(h *host) { h.fails["fence"] = errors.New("no answer") }, audit.CheckFence, audit.Unknown, []string{"no answer"}},
 	{"foreign filter", func(h *host) {
 		h.fence.Findings = []fence.Finding{{Direction: fence.Ingress, Problem: fence.Foreign, Priority: 1, Text: "flower, gact pass"}}
@@ -318,7 +330,7 @@ func TestASecuredLinkPasses(t *testing.T) {
 		}
 	}
 	want := []string{
-		"mode", "parent", "xdp", "fence", "foreign-filter", "device", "cipher", "encrypt", "protect", "validate", "replay", "sci",
+		"mode", "parent", "xdp", "tcx", "fence", "foreign-filter", "device", "cipher", "encrypt", "protect", "validate", "replay", "sci",
 		"transmit-sa", "receive-sa", "foreign-macsec", "stacked", "addresses",
 	}
 	if !slices.Equal(names, want) {
@@ -351,6 +363,28 @@ func TestASecuredLinkPasses(t *testing.T) {
 	} {
 		if !strings.Contains(found[name], says) {
 			t.Errorf("%s: %s does not say %s", name, found[name], says)
+		}
+	}
+}
+
+// What the agent secures is not called wrong: an interface that is in a VRF, and one that
+// the inventory calls by another of its names.
+func TestParentsThatTheAgentTakes(t *testing.T) {
+	for name, change := range map[string]func(*host){
+		"in a VRF": func(h *host) {
+			h.add(audit.Interface{Name: "blue", Kind: "vrf", Up: true})
+			h.interfaces[0].Master = h.interfaces[2].Index
+		},
+		"by another name": func(h *host) { h.interfaces[0].Name, h.interfaces[0].Others = "enp4s0", []string{"eth4"} },
+	} {
+		h := newHost(t)
+		change(h)
+		report, err := audit.Node(load(t, "enforce"), "r1", h, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if report.Result != audit.Pass {
+			t.Errorf("%s: %+v", name, report.Links[0].With(report.Result))
 		}
 	}
 }

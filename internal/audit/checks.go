@@ -56,6 +56,7 @@ func (a *auditor) link(l inventory.NodeLink) []Check {
 	i.expect(CheckXDP, !i.parent.XDP, Fail,
 		fmt.Sprintf("find out what attached it (bpftool net), and take it off (ip link set %s xdp off): it may send and receive past the fence", i.parent.Name),
 		"%s", map[bool]string{false: "no XDP program is attached", true: "an XDP program is attached, which the kernel runs before the fence"}[i.parent.XDP])
+	i.checkTCX()
 	i.checkFence()
 	i.checkMACsec()
 	i.checkStacked()
@@ -68,6 +69,9 @@ func (a *auditor) link(l inventory.NodeLink) []Check {
 func (i *inspection) checkParent() bool {
 	name := i.link.Local.Interface
 	at := slices.IndexFunc(i.interfaces, func(x Interface) bool { return x.Name == name })
+	if at < 0 { // the kernel, and so the agent, finds it by any of its names
+		at = slices.IndexFunc(i.interfaces, func(x Interface) bool { return slices.Contains(x.Others, name) })
+	}
 	if at < 0 {
 		i.note(CheckParent, Fail, "correct the interface's name in the inventory, or audit in the network namespace that has it: what carries this link is not looked after",
 			"there is no interface %s here", name)
@@ -75,7 +79,10 @@ func (i *inspection) checkParent() bool {
 	}
 	i.parent = i.interfaces[at]
 	switch p := i.parent; {
-	case p.Master != 0:
+	case len(i.ports()) > 0:
+		i.note(CheckParent, Fail, "have the link at its port instead, and put the MACsec device where the port was: what a port forwards or sends by itself is plain, and comes past the fence",
+			"%s has ports of its own, which send past its fence: %s", name, strings.Join(i.ports(), ", "))
+	case i.enslaved():
 		i.note(CheckParent, Fail, fmt.Sprintf("take %s out of %s, and put its MACsec device %s in instead", name, i.name(p.Master), i.link.Local.Secure),
 			"%s is a port of %s", name, i.name(p.Master))
 	case !p.Up:
@@ -87,6 +94,38 @@ func (i *inspection) checkParent() bool {
 		i.note(CheckParent, Pass, "", "%s is up, and a port of no other interface", name)
 	}
 	return true
+}
+
+// ports are those of the parent, such as of a bridge or bond: frames come and go by them
+// that the parent never sees.
+func (i *inspection) ports() (names []string) {
+	for _, x := range i.interfaces {
+		if x.Master == i.parent.Index {
+			names = append(names, x.Name)
+		}
+	}
+	return names
+}
+
+// enslaved tells whether another interface takes the parent's frames. A VRF is about
+// routes and takes none.
+func (i *inspection) enslaved() bool {
+	master := i.parent.Master
+	return master != 0 && !slices.ContainsFunc(i.interfaces, func(x Interface) bool { return x.Index == master && x.Kind == "vrf" })
+}
+
+// checkTCX looks for programs that the kernel asks before the fence, and whose pass is
+// the last word (tcx_run).
+func (i *inspection) checkTCX() {
+	n, err := i.host.TCX(i.parent.Index)
+	if err != nil {
+		i.note(CheckTCX, Unknown, "run the audit with CAP_NET_ADMIN: from Linux 6.6 on a program of tcx may send and receive past the fence, and only an administrator sees them",
+			"the programs of tcx on %s cannot be read: %v", i.parent.Name, err)
+		return
+	}
+	i.expect(CheckTCX, n == 0, Fail,
+		fmt.Sprintf("find out what attached them (bpftool net), and take them off or attach them by tc behind the fence: they may send and receive past the fence on %s", i.parent.Name),
+		"programs attached by tcx, which the kernel runs before the fence: %d", n)
 }
 
 func (i *inspection) name(index int) string {
@@ -123,6 +162,8 @@ func (i *inspection) checkFence() {
 	switch {
 	case !st.Closed:
 		i.note(CheckFence, Fail, repair, "%s", either(strings.Join(wrong, "; "), "it is open"))
+	case len(wrong) > 0 && len(weak) == 0:
+		i.note(CheckFence, Warn, repair, "it is closed, and not as the agent leaves it: %s; %s", strings.Join(wrong, "; "), dropped)
 	case len(wrong)+len(weak) > 0:
 		i.note(CheckFence, Warn, "run a kernel with cls_bpf, and restart the agent", "it is closed by EtherTypes alone: %s; %s",
 			strings.Join(append(wrong, weak...), "; "), dropped)
