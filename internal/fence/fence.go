@@ -4,7 +4,8 @@
 // A MACsec device protects what goes through it; its parent interface stays
 // open to everybody. The fence is a tc filter on each of the parent's clsact
 // hooks, ingress and egress, that drops what is not MACsec, MKA or allowed by
-// name, VLAN-tagged frames included. What leaves as MACsec must have a SecTAG
+// name, VLAN-tagged frames included (but on the way in a tag of VLAN 0, which only gives
+// a priority, changes nothing). What leaves as MACsec must have a SecTAG
 // that says that it is encrypted, so that a device on which somebody turns
 // encryption off sends nothing. In mode monitor the same filter counts and
 // drops nothing. The kernel keeps it when the agent ends or is killed, and so

@@ -21,7 +21,7 @@ func (o Options) gateRule(d Direction) (rule, error) {
 	if err != nil {
 		return rule{}, err
 	}
-	b, err := ops(program(ps))
+	b, err := ops(program(ps, d))
 	if err != nil {
 		return rule{}, err
 	}

@@ -358,6 +358,46 @@ func TestVLANDevice(t *testing.T) {
 	}
 }
 
+// TestPriorityTag: a tag with VLAN 0 only gives a priority. IEEE 802.1X has EAPOL received
+// with it (internal/pae does), and some equipment sends so; nothing leaves with a tag.
+func TestPriorityTag(t *testing.T) {
+	a, b := newLink(t)
+	priority := func(from, to *end, f, name string, types ...uint16) []byte {
+		b := frame(from, to, f+"name:"+name, types...)
+		b[14], b[15] = 0xe0, 0 // priority 7, VLAN 0
+		return b
+	}
+	tagged := func(from, to *end) [][]byte {
+		return [][]byte{
+			priority(from, to, mkpdu, "MKA", 0x8100, 0x888e), priority(from, to, secTAG, "MACsec", 0x8100, 0x88e5),
+			priority(from, to, "", "IPv4", 0x8100, 0x0800), priority(from, to, mkpdu, "MKA of a VLAN", 0x8100, 0x8100, 0x888e),
+		}
+	}
+	a.close(Options{})
+	out, mka, data, plain := b.socket(0), a.socket(0x888e), a.socket(0x88e5), a.socket(0x0800)
+	for _, f := range tagged(b, a) {
+		transmit(t, b, out, f)
+	}
+	transmit(t, b, out, frame(b, a, mkpdu+string(marker), 0x888e))
+	transmit(t, b, out, frame(b, a, secTAG+string(marker), 0x88e5))
+	for want, fd := range map[string]int{"MKA": mka, "MACsec": data} {
+		if got := received(t, fd); !slices.Equal(got, []string{want}) {
+			t.Errorf("behind the fence %q, want %s", got, want)
+		}
+	}
+	if n, _, err := unix.Recvfrom(plain, make([]byte, 128), unix.MSG_DONTWAIT); err == nil {
+		t.Errorf("plain frames behind the fence: one of %d octets", n)
+	}
+	wire, out := b.socket(unix.ETH_P_ALL), a.socket(0)
+	for _, f := range tagged(a, b) {
+		transmit(t, a, out, f)
+	}
+	transmit(t, a, out, frame(a, b, secTAG+string(marker), 0x88e5))
+	if got := received(t, wire); len(got) > 0 {
+		t.Errorf("left with a tag: %q", got)
+	}
+}
+
 // TestPlainTraffic goes through the IP stacks, as users do.
 func TestPlainTraffic(t *testing.T) {
 	a, b := newLink(t)

@@ -134,18 +134,29 @@ const (
 
 // program matches the frames that must not pass. At both hooks a program of
 // cls_bpf sees the frame from its destination address on (cls_bpf_classify).
-func program(ps []pass) []bpf.Instruction {
+func program(ps []pass, d Direction) []bpf.Instruction {
 	// A load beyond the end of the frame ends a program with 0, which here means
 	// pass, so the end is looked at first. A tag that lies beside the frame, as
 	// from a VLAN device or after skb_vlan_untag, is not among its octets.
-	return append([]bpf.Instruction{
+	code := []bpf.Instruction{
 		bpf.LoadExtension{Num: bpf.ExtLen},
 		bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: leastFrame(ps), SkipTrue: 1},
 		bpf.RetConstant{Val: mustNot},
 		bpf.LoadExtension{Num: bpf.ExtVLANTagPresent},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1},
-		bpf.RetConstant{Val: mustNot},
-	}, body(ps)...)
+	}
+	untagged := bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1}
+	if d == Ingress {
+		// One with VLAN 0 only gives a priority, and the kernel takes it off
+		// (__netif_receive_skb_core): IEEE 802.1X has EAPOL received with it.
+		untagged.SkipTrue = 4
+		code = append(code, untagged,
+			bpf.LoadExtension{Num: bpf.ExtVLANTag},
+			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xfff},
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1})
+	} else {
+		code = append(code, untagged)
+	}
+	return append(append(code, bpf.RetConstant{Val: mustNot}), body(ps)...)
 }
 
 // leastFrame is how long a frame must be to have all the fields, but those behind a

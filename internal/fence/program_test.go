@@ -153,7 +153,7 @@ func TestProgramStopsShortFrames(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			code := program(ps)
+			code := program(ps, d)
 			guard := append(code[:3:3], bpf.RetConstant{Val: mayPass})
 			vm, err := bpf.NewVM(guard)
 			if err != nil {
