@@ -56,6 +56,7 @@ func (s *server) leave(lo *leftover) {
 	s.place(lo)
 	if lo.fate == barred {
 		lo.file.Removed, lo.file.Index, lo.file.Up = true, 0, false
+		lo.file.Edition = lo.fence().Edition() // as it is closed next
 		if err := lo.file.write(s.platform.files, s.opts.RunDir); err != nil {
 			s.log.Error("what is left of a link could not be recorded: lever down will not know of it after a restart", "link", lo.file.Link, "error", err)
 		}
@@ -265,7 +266,7 @@ func removeDevice(k macsec.Kernel, p parent, name string) error {
 // that was removed before, it does not say which one.
 func (f *linkFile) shut() int {
 	switch {
-	case f.Fence == nil || f.Fence.options().Monitor:
+	case f.Fence == nil || f.Fence.options().Monitor || !f.fenced(f.Fence.options()):
 		return 0
 	case f.Removed:
 		return anyIndex

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lever-link/lever/internal/fence"
 	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/macsec"
 	"github.com/lever-link/lever/mka"
@@ -46,7 +47,10 @@ type linkFile struct {
 	Held    bool `json:"held,omitempty"`
 	// Fence is how lever status looks at the fence when no agent runs.
 	Fence *FenceStatus `json:"fence,omitempty"`
-	MKA   *mka.Record  `json:"mka,omitempty"`
+	// Edition is that of the fence's filters (fence.Options.Edition). An agent of another
+	// version replaces them, and nobody has changed them.
+	Edition string      `json:"edition,omitempty"`
+	MKA     *mka.Record `json:"mka,omitempty"`
 	// Removed: the inventory no longer had the link, and the fence was left closed.
 	Removed bool `json:"removed,omitempty"`
 }
@@ -78,6 +82,11 @@ var osFiles = files{
 		return err
 	},
 	rename: os.Rename, remove: os.Remove,
+}
+
+// fenced says whether filters as this version makes them by o were left in place.
+func (f *linkFile) fenced(o fence.Options) bool {
+	return f.Fence != nil && f.Fence.options() == o && f.Edition == o.Edition()
 }
 
 // readLinkFile returns nil without an error when there is none.
@@ -188,7 +197,7 @@ func (t *task) checkMark(now time.Time) {
 // unless it is not certain to be the last that was written. Then the link is a new
 // member, which costs the far end a fresh SAK, and nobody a frame.
 func (t *task) recall(old *linkFile) {
-	t.file = linkFile{Link: t.link.ID, Interface: t.link.Local.Interface, Index: t.parent.index, SetUpOn: t.parent.index, Secure: t.device.Name, SCI: t.device.SCI, Fence: fenceStatus(t.fenceOptions())}
+	t.file = linkFile{Link: t.link.ID, Interface: t.link.Local.Interface, Index: t.parent.index, SetUpOn: t.parent.index, Secure: t.device.Name, SCI: t.device.SCI, Fence: fenceStatus(t.fenceOptions()), Edition: t.fenceOptions().Edition()}
 	text, err := t.server.platform.alias(t.device.Index)
 	if err == nil {
 		t.file.Generation, err = marked(text, t.link.ID)

@@ -478,7 +478,7 @@ func (t *task) update(sp spec) error {
 	if err := t.ensureFence(); err != nil {
 		return err
 	}
-	t.file.Fence = fenceStatus(t.fenceOptions())
+	t.file.Fence, t.file.Edition = fenceStatus(t.fenceOptions()), t.fenceOptions().Edition()
 	t.persist(t.file.MKA)
 	if t.ring != nil {
 		t.rollOver() // with other limits of age, perhaps

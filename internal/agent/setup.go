@@ -39,7 +39,7 @@ func (t *task) setUpLink() error {
 	if old != nil && old.Index != p.index && old.Index != 0 {
 		t.drifted(health.ParentDrift, "interface replaced", fmt.Sprintf("%s is another interface now", p.name), t.began)
 	}
-	if old != nil && old.Index == p.index && old.Fence != nil && old.Fence.options() == t.fenceOptions() {
+	if old != nil && old.Index == p.index && old.fenced(t.fenceOptions()) {
 		closeIt = t.checkFence // what an earlier agent left, somebody may have changed
 	}
 	closed := shut{p.index, t.fenceOptions()}

@@ -2,8 +2,10 @@ package fence
 
 import (
 	"fmt"
+	"hash/fnv"
 	"math"
 	"slices"
+	"strconv"
 
 	rtnl "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -37,6 +39,21 @@ func (o Options) gateRule(d Direction) (rule, error) {
 		kind = o.classifier
 	}
 	return rule{name: name, kind: kind, protocol: unix.ETH_P_ALL, ops: b, verdict: o.last()}, nil
+}
+
+// Edition names what a fence with these options is made of: that of another version of
+// Lever may be made of something else, which is then replaced though nobody touched it.
+// Empty for options that there is no fence for.
+func (o Options) Edition() string {
+	h := fnv.New64a()
+	for _, d := range directions() {
+		r, err := o.gateRule(d)
+		if err != nil {
+			return ""
+		}
+		h.Write(r.ops)
+	}
+	return strconv.FormatUint(h.Sum64(), 16)
 }
 
 // last is the verdict on what must not pass.
