@@ -16,6 +16,9 @@ type Inventory struct {
 	Nodes    map[string]*Node // by name
 	Links    []*Link          // in the order of the files
 	Warnings []Warning        // sorted by file and position
+	// PolicyAt is where the policy is; no file has one when that is the zero value, and
+	// what holds are the defaults.
+	PolicyAt Position
 
 	byNode map[string][]NodeLink
 }

@@ -73,6 +73,7 @@ func build(docs []document, found *findings, opts []Option) (*Inventory, error) 
 		}
 	}
 	d.finishPolicy()
+	inv.PolicyAt = d.policyAt
 	// A file that could not be parsed would make every name that it defines
 	// unknown: the rules wait until it can.
 	if complete {

@@ -48,6 +48,43 @@ func TestCutOffInventory(t *testing.T) {
 	})
 }
 
+// TestInventoryThatLosesItsPolicy is one whose policy trusts less than the defaults do. A
+// directory that loses the file with the policy is still an inventory.
+func TestInventoryThatLosesItsPolicy(t *testing.T) {
+	const strict = "policy: {inside: [controlled-room]}\n"
+	text := strings.NewReplacer("policy: {mode: enforce}\n", strict, "{custody: leased-wave, ref: one}", "{site: s}", "r2: {site: u}", "r2: {site: s}").Replace(twoLinks)
+	for name, restarted := range map[string]bool{"running": false, "restarted": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, text)
+				time.Sleep(10 * time.Second)
+				s.want(s.r1, "l1", StateSecured)
+				if restarted {
+					s.r1.halt()
+				}
+				s.write(strings.Replace(text, strict, "", 1))
+				if restarted {
+					s.startAt(s.r1)
+				}
+				time.Sleep(time.Minute)
+				if faults := s.nodeFaults(s.r1); len(faults) != 1 || !strings.Contains(faults[0].Text, "has no policy any more") {
+					t.Errorf("%v", faults)
+				}
+				s.want(s.r1, "l1", StateSecured)
+				if !s.r1.fencedAt("eth4") {
+					t.Error("the fence is open")
+				}
+				s.write(strings.Replace(text, strict, "policy: {}\n", 1))
+				time.Sleep(time.Minute)
+				s.want(s.r1, "l1", StateInside)
+				if s.r1.fencedAt("eth4") {
+					t.Error("the fence is closed, although the policy says that the link is inside")
+				}
+			})
+		})
+	}
+}
+
 // TestInventoryCutOffWhileNoAgentRan restarts an agent with an inventory that a running
 // one would refuse, or not believe yet: neither does this one.
 func TestInventoryCutOffWhileNoAgentRan(t *testing.T) {

@@ -94,7 +94,7 @@ func firstInventory(path, node, stateDir string) (*first, error) {
 		return &first{read: last, refused: refused}, nil
 	}
 	links := interrupted(last.inv, r.inv, node)
-	switch cut := cutOff(r.files, links); {
+	switch cut := notWhole(last.inv, r, links); {
 	case len(links) == 0:
 		return &first{read: r}, nil
 	case cut != nil:

@@ -171,7 +171,7 @@ func (s *server) reload(why string, sure bool) (done bool) {
 		return true
 	}
 	if links := interrupted(s.inv, r.inv, s.opts.Node); len(links) > 0 {
-		if err := cutOff(r.files, links); err != nil {
+		if err := notWhole(s.inv, r, links); err != nil {
 			s.refuse(err, why)
 			return true
 		}
@@ -219,10 +219,14 @@ func interrupted(last, next *inventory.Inventory, node string) (links []string) 
 	return links
 }
 
-// cutOff is what is wrong with an inventory that interrupts links, and of which a file
-// does not end as text files do.
-func cutOff(files []inventory.File, links []string) error {
-	for _, f := range files {
+// notWhole is what is wrong with an inventory that interrupts links, and of which a file
+// does not end as text files do, or that has lost its policy: the defaults trust more
+// than many a policy does, and a file that is missing says nothing about custody.
+func notWhole(last *inventory.Inventory, r *read, links []string) error {
+	if none := (inventory.Position{}); last.PolicyAt != none && r.inv.PolicyAt == none {
+		return fmt.Errorf("it would interrupt %s and has no policy any more, which was at %s: write policy: {} if the defaults are meant", strings.Join(links, ", "), last.PolicyAt)
+	}
+	for _, f := range r.files {
 		if !bytes.HasSuffix(f.Data, []byte("\n")) {
 			return fmt.Errorf("%s: it would interrupt %s and does not end with a newline: it may be cut off; write it anew, complete, and rename it into place", f.Name, strings.Join(links, ", "))
 		}
