@@ -85,6 +85,40 @@ func TestInventoryThatLosesItsPolicy(t *testing.T) {
 	}
 }
 
+// TestCutOffInventoryUncoversNothing brings a link back of which the fence is left over, and
+// of its way only what lies inside is written yet.
+func TestCutOffInventoryUncoversNothing(t *testing.T) {
+	const way = "    segments:\n      - {site: s}\n"
+	text := strings.NewReplacer("    segments: [{custody: leased-wave, ref: one}]\n", way+"      - {custody: leased-wave}\n", "r2: {site: u}", "r2: {site: s}").Replace(twoLinks)
+	first, last := strings.Index(text, "  - id: l1"), strings.Index(text, "  - id: l2")
+	without := text[:first] + text[last:]
+	back := without + text[first:last]
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, text)
+		time.Sleep(10 * time.Second)
+		s.write(without)
+		time.Sleep(graveSettles + 2*watch.Rescan)
+		s.want(s.r1, "l1", StateRemoved, health.LinkRemoved)
+		closed := func(what string) {
+			t.Helper()
+			if !s.r1.fencedAt("eth4") {
+				t.Errorf("%s: the fence is open", what)
+			}
+		}
+		half := back[:strings.Index(back, "      - {custody: leased-wave}\n")]
+		s.write(half)
+		time.Sleep(graveSettles - time.Second)
+		closed("for a moment")
+		s.write(strings.TrimSuffix(half, "\n"))
+		time.Sleep(time.Minute)
+		closed("without a newline")
+		s.write(back)
+		time.Sleep(time.Minute)
+		s.want(s.r1, "l1", StateSecured)
+		closed("whole")
+	})
+}
+
 // TestInventoryCutOffWhileNoAgentRan restarts an agent with an inventory that a running
 // one would refuse, or not believe yet: neither does this one.
 func TestInventoryCutOffWhileNoAgentRan(t *testing.T) {
