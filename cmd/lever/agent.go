@@ -71,7 +71,7 @@ func serve(ctx context.Context, o agent.Options, metricsAt string) error {
 	defer signal.Stop(reload)
 	o.Reload = reload
 	service.Harden(o.Log)
-	paths, err := agent.FirstPaths(o.Inventory, o.Node, o.StateDir)
+	paths, err := agent.FirstPaths(o)
 	if err != nil {
 		return err
 	}

@@ -128,7 +128,7 @@ func Run(ctx context.Context, opts Options) error {
 	defer func() { _ = bounded.Flush() }()
 	opts.Log = slog.New(bounded)
 	seen := watch.Signature(opts.Inventory)
-	first, err := firstInventory(opts.Inventory, opts.Node, opts.StateDir)
+	first, err := firstInventory(opts)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/lever-link/lever/internal/keys/keyfile"
@@ -61,28 +62,28 @@ type first struct {
 
 // FirstPaths are the Paths of the inventory that an agent starts with, and of the one
 // that it goes over to when that has stayed as it is.
-func FirstPaths(path, node, stateDir string) ([]string, error) {
-	f, err := firstInventory(path, node, stateDir)
+func FirstPaths(o Options) ([]string, error) {
+	f, err := firstInventory(o)
 	if err != nil {
 		return nil, err
 	}
-	paths, err := Paths(f.inv, node)
+	paths, err := Paths(f.inv, o.Node)
 	if err != nil || f.later == nil {
 		return paths, err
 	}
-	later, err := Paths(f.later.inv, node)
+	later, err := Paths(f.later.inv, o.Node)
 	return append(paths, later...), err
 }
 
 // firstInventory is the inventory that an agent starts with: the one at the path, or the
 // one that an earlier agent accepted last. That the agent was started is no reason to
 // believe what one that runs would not: an inventory with mistakes, or that interrupts
-// links and is cut off, is refused, and one that interrupts links must wait. The error is
-// that there is none.
-func firstInventory(path, node, stateDir string) (*first, error) {
+// links or uncovers what is left of one and is cut off, is refused, and one that does so
+// must wait. The error is that there is none.
+func firstInventory(o Options) (*first, error) {
 	now := time.Now()
-	r, refused := readInventory(path, node, now)
-	last, err := readLastGood(path, node, stateDir, now)
+	r, refused := readInventory(o.Inventory, o.Node, now)
+	last, err := readLastGood(o.Inventory, o.Node, o.StateDir, now)
 	switch {
 	case refused == nil && err != nil:
 		return &first{read: r}, nil // there is nothing to compare it with
@@ -93,7 +94,7 @@ func firstInventory(path, node, stateDir string) (*first, error) {
 	case refused != nil:
 		return &first{read: last, refused: refused}, nil
 	}
-	links := interrupted(last.inv, r.inv, node)
+	links := slices.Concat(interrupted(last.inv, r.inv, o.Node), uncovered(r.inv, o.Node, barredAt(o.RunDir)))
 	switch cut := notWhole(last.inv, r, links); {
 	case len(links) == 0:
 		return &first{read: r}, nil

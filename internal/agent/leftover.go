@@ -326,6 +326,30 @@ func (s *server) downLeftover(id string) (known bool, err error) {
 	return true, nil
 }
 
+// barred are the interfaces whose fences are left over. s.reconf is held.
+func (s *server) barred() map[string]bool {
+	at := map[string]bool{}
+	for _, lo := range s.left {
+		if lo.fate == barred {
+			at[lo.file.Interface] = true
+		}
+	}
+	return at
+}
+
+// barredAt are those of which an earlier agent has left a record.
+func barredAt(runDir string) map[string]bool {
+	at := map[string]bool{}
+	paths, _ := filepath.Glob(filepath.Join(runDir, linksDir, "*.json")) // the pattern is a good one
+	for _, path := range paths {
+		f, err := readLinkFile(runDir, strings.TrimSuffix(filepath.Base(path), ".json"))
+		if err == nil && f != nil && f.Removed {
+			at[f.Interface] = true
+		}
+	}
+	return at
+}
+
 // inherit looks for what an earlier agent has left of links that the inventory has
 // no more, has elsewhere, or leaves alone: an inventory that was changed while no
 // agent ran means the same as one that changes now. s.reconf is held.

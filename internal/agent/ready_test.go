@@ -48,7 +48,7 @@ func (s *site) boot(n *node, r *readiness) *server {
 		p.fenced = false
 	}
 	n.mu.Unlock()
-	first, err := firstInventory(s.path, n.name, n.stateDir)
+	first, err := firstInventory(Options{Inventory: s.path, Node: n.name, RunDir: n.runDir, StateDir: n.stateDir})
 	if err != nil {
 		s.t.Fatal(err)
 	}

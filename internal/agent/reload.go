@@ -171,7 +171,7 @@ func (s *server) reload(why string, sure bool) (done bool) {
 		s.refuse(err, why)
 		return true
 	}
-	if links := slices.Concat(interrupted(s.inv, r.inv, s.opts.Node), s.uncovered(r.inv)); len(links) > 0 {
+	if links := slices.Concat(interrupted(s.inv, r.inv, s.opts.Node), uncovered(r.inv, s.opts.Node, s.barred())); len(links) > 0 {
 		if err := notWhole(s.inv, r, links); err != nil {
 			s.refuse(err, why)
 			return true
@@ -221,14 +221,12 @@ func interrupted(last, next *inventory.Inventory, node string) (links []string) 
 }
 
 // uncovered are the links of an inventory that plain frames may pass on, and at whose
-// interfaces the fences of others are left over: they would be opened. s.reconf is held.
-func (s *server) uncovered(next *inventory.Inventory) (links []string) {
-	here, _ := next.ForNode(s.opts.Node) // one that has lost this node was refused
+// interfaces the fences of others are left over, at: they would be opened.
+func uncovered(next *inventory.Inventory, node string, at map[string]bool) (links []string) {
+	here, _ := next.ForNode(node) // one that has lost this node was refused
 	for _, l := range here {
-		for _, lo := range s.left {
-			if lo.fate == barred && lo.file.Interface == l.Local.Interface && l.Verdict.Kind != inventory.Encrypt {
-				links = append(links, l.ID)
-			}
+		if at[l.Local.Interface] && l.Verdict.Kind != inventory.Encrypt {
+			links = append(links, l.ID)
 		}
 	}
 	return links

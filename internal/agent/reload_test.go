@@ -102,7 +102,7 @@ func (s *site) edit(oldnew ...string) {
 func (s *site) startAt(n *node) {
 	s.t.Helper()
 	seen := watch.Signature(s.path)
-	first, err := firstInventory(s.path, n.name, n.stateDir)
+	first, err := firstInventory(Options{Inventory: s.path, Node: n.name, RunDir: n.runDir, StateDir: n.stateDir})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -633,7 +633,7 @@ func TestFirstInventory(t *testing.T) {
 	put(path, broken)
 	want := func(says ...string) {
 		t.Helper()
-		f, err := firstInventory(path, "r1", state)
+		f, err := firstInventory(Options{Inventory: path, Node: "r1", StateDir: state})
 		if err == nil {
 			t.Errorf("%+v, want an error", f)
 			return
@@ -646,7 +646,7 @@ func TestFirstInventory(t *testing.T) {
 	}
 	want("lever.yaml:2:16: ") // no agent was here before
 	put(path, twoLinks)
-	f, err := firstInventory(path, "r1", state)
+	f, err := firstInventory(Options{Inventory: path, Node: "r1", StateDir: state})
 	if err != nil || f.refused != nil {
 		t.Fatal(err, f.refused)
 	}
@@ -654,7 +654,7 @@ func TestFirstInventory(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(path, broken)
-	f, err = firstInventory(path, "r1", state)
+	f, err = firstInventory(Options{Inventory: path, Node: "r1", StateDir: state})
 	if err != nil || f.refused == nil || len(f.inv.Links) != 2 {
 		t.Errorf("%+v, %v", f, err)
 	}
@@ -663,7 +663,7 @@ func TestFirstInventory(t *testing.T) {
 		"another node": fmt.Sprintf(`{"version":1,"path":%q,"node":"r2"}`, path),
 	} {
 		put(filepath.Join(state, lastGoodName), text)
-		if _, err := firstInventory(path, "r1", state); err == nil || strings.Contains(err.Error(), "accepted last") {
+		if _, err := firstInventory(Options{Inventory: path, Node: "r1", StateDir: state}); err == nil || strings.Contains(err.Error(), "accepted last") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
