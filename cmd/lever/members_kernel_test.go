@@ -18,10 +18,12 @@ func TestThreeMembers(t *testing.T) {
     segments: [{custody: carrier-ethernet}]
 `)
 	s := newSite(t, inv, inv, inv)
+	s.plainAllowed = true // no agent runs yet
 	if n := s.plainPings(0, 2); n != 3 {
 		t.Fatalf("%d of 3 pings answered over the bridge: this laboratory is broken", n)
 	}
 	s.capture(nil)
+	s.plainAllowed = false
 	s.deliver(1, "ab")
 	s.start()
 	key := s.secured()
