@@ -42,7 +42,7 @@ QUIET = -X runtime.godebugDefault=asyncpreemptoff=1
 
 # Simulated hours on all processors, without the race detector: there is nothing to
 # race in a seed. A failed one leaves its capture and diary under bin/_artifacts.
-SIM = env GOGC=400 $(GO) test -count=1 -timeout=0 -v ./internal/sim -run '^TestSeeds$$' -artifacts -outputdir=$(CURDIR)/bin
+SIM = GOGC=400 $(GO) test -count=1 -timeout=0 -v ./internal/sim -run '^TestSeeds$$' -artifacts -outputdir=$(CURDIR)/bin
 
 export PATH := $(CACHE)/tools/bin:$(PATH):/usr/sbin:/sbin
 
@@ -67,7 +67,7 @@ BESIDE = ^(TestWPA|TestFlood|TestSuspend|TestPSK|TestDelay)
 TRIAL = LEVER_NEXT=$(CURDIR)/bin/lever $(KERNEL_TEST) -timeout 3h
 TRIALS = ^(TestChaos|TestDrift|TestRestartTrials|TestReturn)
 
-.PHONY: always test-units test-channels test-etcd test-lever test-trials trials chaos test-others demo test lint fuzz sim bench kernel tools build mutants deb test-deb test-tpm
+.PHONY: always test-channels test-etcd test-lever test-trials trials chaos test-others demo test lint fuzz sim bench kernel tools build mutants deb test-deb test-tpm
 
 build:
 	CGO_ENABLED=0 $(GO) build -ldflags '-X main.version=$(VERSION) $(QUIET)' -o bin/lever ./cmd/lever
@@ -84,18 +84,14 @@ test: kernel tools
 	$(GO) vet ./...
 	$(GO) vet -tags kernel ./...
 	@$(if $(RACE),,echo "no C compiler ($${CC:-gcc}): the race detector is left out")
-	@rm -rf bin/_artifacts $(FIGURES) $(FIGURES).*
-	$(MAKE) --no-print-directory -j 3 -O test-units test-channels test-etcd
-	$(MAKE) --no-print-directory -j 3 -O test-lever test-others test-trials
-	@cat $(FIGURES) $(FIGURES).*
-
-# In virtual time, which no busy machine disturbs: it leaves the processors to those
-# beside it, which wait for real.
-test-units:
-	nice $(GO) test $(RACE) ./...
+	$(GO) test $(RACE) ./...
 	@$(MAKE) --no-print-directory test-deb test-tpm
-	nice $(SIM) -sim.seeds=200
+	$(SIM) -sim.seeds=200
 	CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 ./internal/uml/...
+	@rm -rf bin/_artifacts $(FIGURES) $(FIGURES).*
+	$(MAKE) --no-print-directory -j 3 -O test-lever test-others test-trials
+	$(MAKE) --no-print-directory -j 2 -O test-channels test-etcd
+	@cat $(FIGURES) $(FIGURES).*
 
 # The unit and the package, by systemd-analyze and dpkg; no root needed.
 test-deb: tools deb
