@@ -154,7 +154,7 @@ func TestReadOverride(t *testing.T) {
 	if err := os.WriteFile(file, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	none("a large file", "l1", now, "larger than")
+	none("a large file", "l1", now, "more than 67764 octets")
 	if err := errors.Join(os.Remove(file), syscall.Mkfifo(file, 0o600)); err != nil {
 		t.Fatal(err)
 	}

@@ -3,16 +3,14 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/singleflight"
 
 	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/internal/keys/keyfile"
 	"github.com/lever-link/lever/internal/signed"
 	"github.com/lever-link/lever/inventory"
 )
@@ -32,7 +30,7 @@ func (r *overrides) read(where inventory.AgeOverride, link string, now time.Time
 		return keys.Override{}, nil
 	}
 	if err != nil {
-		return keys.Override{}, fmt.Errorf("read the override of the age of keys from %s: %w", where.File, err)
+		return keys.Override{}, fmt.Errorf("read the override of the age of keys: %w", err)
 	}
 	trusted, err := signed.ParsePublicKeys(where.Signers)
 	if err != nil {
@@ -60,7 +58,7 @@ func (r *overrides) read(where inventory.AgeOverride, link string, now time.Time
 
 // text reads a file in no more time than a link waits for a disk.
 func (r *overrides) text(path string) ([]byte, error) {
-	answer := r.reads.DoChan(path, func() (any, error) { return readRegular(path, int64(signed.Overhead)) })
+	answer := r.reads.DoChan(path, func() (any, error) { return keyfile.ReadPublic(path, int64(signed.Overhead)) })
 	patience := time.NewTimer(recordPatience)
 	defer patience.Stop()
 	select {
@@ -68,28 +66,6 @@ func (r *overrides) text(path string) ([]byte, error) {
 		text, _ := a.Val.([]byte)
 		return text, a.Err
 	case <-patience.C:
-		return nil, fmt.Errorf("the disk has not answered within %v", recordPatience)
+		return nil, fmt.Errorf("read %s: the disk has not answered within %v", path, recordPatience)
 	}
-}
-
-// readRegular reads a regular file of no more than most octets.
-func readRegular(path string, most int64) ([]byte, error) {
-	// O_NONBLOCK: opening a FIFO must not wait for its writer.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("it is not a regular file (%s)", info.Mode())
-	}
-	text, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(text)) > most {
-		err = fmt.Errorf("it is larger than the %d octets that it may have", most)
-	}
-	return text, err
 }

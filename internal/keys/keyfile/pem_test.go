@@ -37,7 +37,7 @@ func TestReadPEM(t *testing.T) {
 		{public, false, true, "its mode is 0644"},
 		{open, false, true, "its mode is 0644"}, // of the file that is read
 		{large, false, false, "more than 1048576 octets"},
-		{fifo, false, true, "not a regular file"},
+		{fifo, false, false, "not a regular file"},
 		{filepath.Join(dir, "absent"), false, false, "no such file"},
 	} {
 		text, err := keyfile.ReadPrivatePEM(test.path)
