@@ -33,12 +33,40 @@ type drift struct {
 
 const maxDrifts = 8
 
+// driftSet is what was found lately, by the fault that it is.
+type driftSet map[health.Code]*drift
+
+// note adds what was found, and says whether that is news.
+func (ds *driftSet) note(code health.Code, what string, now time.Time) (d *drift, news bool) {
+	if *ds == nil {
+		*ds = driftSet{}
+	}
+	if d = (*ds)[code]; d == nil {
+		d = &drift{since: now}
+		(*ds)[code] = d
+	}
+	if d.last = now; slices.Contains(d.what, what) || len(d.what) == maxDrifts {
+		return d, false
+	}
+	d.what = append(d.what, what)
+	return d, true
+}
+
+// settle forgets what has stayed as it must be, and returns it.
+func (ds driftSet) settle(now time.Time) driftSet {
+	over := driftSet{}
+	for code, d := range ds {
+		if now.Sub(d.last) >= driftShown {
+			over[code] = d
+			delete(ds, code)
+		}
+	}
+	return over
+}
+
 // drifted has the status show for a while that something of the link was not as it
 // must be. Kind is of a small set.
 func (t *task) drifted(code health.Code, kind, detail string, now time.Time) {
-	if t.drifts == nil {
-		t.drifts = map[health.Code]*drift{}
-	}
 	if t.repairs == nil {
 		t.repairs = map[string]uint64{}
 	}
@@ -47,16 +75,10 @@ func (t *task) drifted(code health.Code, kind, detail string, now time.Time) {
 	if detail != "" {
 		text += ": " + detail
 	}
-	d := t.drifts[code]
-	if d == nil {
-		d = &drift{since: now}
-		t.drifts[code] = d
+	d, news := t.drifts.note(code, text, now)
+	if !news {
+		return
 	}
-	d.last = now
-	if slices.Contains(d.what, text) || len(d.what) == maxDrifts {
-		return // it is known
-	}
-	d.what = append(d.what, text)
 	t.log.Warn("somebody else changed the link: put right", "fault", string(code), "was", text)
 	t.faults.Raise(health.Raise(code, d.since, "interface", t.driftsAt(code), "detail", strings.Join(d.what, "; ")))
 	t.news = true
@@ -72,11 +94,7 @@ func (t *task) driftsAt(code health.Code) string {
 
 // settleDrift ends the faults of what has stayed as it must be.
 func (t *task) settleDrift(now time.Time) {
-	for code, d := range t.drifts {
-		if now.Sub(d.last) < driftShown {
-			continue
-		}
-		delete(t.drifts, code)
+	for code, d := range t.drifts.settle(now) {
 		t.faults.Clear(code)
 		t.news = true
 		t.log.Info("the link has stayed as it must be", "fault", string(code), "was", strings.Join(d.what, "; "), "for", driftShown.String())

@@ -31,7 +31,7 @@ type leftover struct {
 	// shut is the interface whose fence is known to be closed; 0: none, and anyIndex
 	// the one that there is when the agent starts.
 	shut   int
-	drifts map[health.Code]*drift
+	drifts driftSet
 }
 
 const anyIndex = -1
@@ -127,7 +127,7 @@ func (s *server) clearUp(lo *leftover) {
 		s.log.Error("what is left of a link could not be put right", "link", lo.file.Link, "error", err)
 	}
 	lo.failed = err
-	lo.settleDrift()
+	lo.drifts.settle(time.Now())
 	id := lo.file.Link
 	switch {
 	case err == nil && lo.fate != barred:
@@ -214,25 +214,10 @@ func (lo *leftover) note(log *slog.Logger, index int, changes []fence.Change) {
 }
 
 func (lo *leftover) drifted(log *slog.Logger, code health.Code, what string) {
-	now := time.Now()
-	if lo.drifts == nil {
-		lo.drifts = map[health.Code]*drift{}
+	if _, news := lo.drifts.note(code, what, time.Now()); !news {
+		return
 	}
-	d := lo.drifts[code]
-	if d == nil {
-		d = &drift{since: now}
-		lo.drifts[code] = d
-	}
-	if d.last = now; slices.Contains(d.what, what) || len(d.what) == maxDrifts {
-		return // it is known
-	}
-	d.what = append(d.what, what)
 	log.Warn("somebody else changed what is left of a link: put right", "link", lo.file.Link, "fault", string(code), "was", what)
-}
-
-// settleDrift ends the faults of what has stayed as it must be.
-func (lo *leftover) settleDrift() {
-	maps.DeleteFunc(lo.drifts, func(_ health.Code, d *drift) bool { return time.Since(d.last) >= driftShown })
 }
 
 // owned says whether the device of a leftover is another link's by now.

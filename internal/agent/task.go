@@ -74,7 +74,7 @@ type task struct {
 	// untakenSince is since when a live peer has not had the SAK that this end
 	// distributes as key server.
 	untakenSince time.Time
-	drifts       map[health.Code]*drift
+	drifts       driftSet
 	repairs      map[string]uint64 // by kind
 	pns          secy.PNs
 	arrivals     map[mka.SCI]secy.Arrivals
