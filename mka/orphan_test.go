@@ -2,6 +2,7 @@ package mka_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -76,4 +77,58 @@ func TestSAKWithoutACAKIsGivenUp(t *testing.T) {
 		t.Errorf("b: rekeying %v, secured %v with %v, %d transmit SAs", st.Rekeying, st.Secured, st.KI, b.SAs.TransmitSAs())
 	}
 	s.noGaps()
+}
+
+// A key server that died when it had distributed a SAK, and that resumes from what it
+// knew before, learns from the others on which AN they have it: it makes its next SAK
+// on one that nobody needs, whenever it returns while they take a third one into use.
+func TestForgottenSAKKeepsItsAN(t *testing.T) {
+	for after := time.Duration(0); after < 1500*time.Millisecond; after += 10 * time.Millisecond {
+		forgottenSAK(t, after)
+	}
+}
+
+func forgottenSAK(t *testing.T, after time.Duration) {
+	s := newSim(t, 1)
+	a, b, c, d := s.Add("a", 1, nil), s.Add("b", 2, nil), s.Add("c", 3, nil), s.Add("d", 4, nil)
+	for _, m := range s.Members {
+		m.Start(epoch1)
+	}
+	s.mustSecure(5 * time.Second)
+	s.Net.Run(10 * time.Second)
+	a.OpDelay = 15 * time.Millisecond
+	d.Rekey() // under a new MI: the record that a leaves asks for the SAK that it was making
+	s.Net.Run(20 * time.Millisecond)
+	a.Kill()
+	s.Net.Run(2 * time.Second)
+	begun := b.Saw(mka.NoticeSAK)
+	c.OpDelay = 200 * time.Millisecond // for which all wait
+	for range 1000 {
+		if s.Net.Run(10 * time.Millisecond); b.Saw(mka.NoticeSAK) > begun {
+			break
+		}
+	}
+	s.Net.Run(after)
+	a.OpDelay, c.OpDelay = 0, 50*time.Millisecond
+	those := []*sim.Member{b, c, d} // who did not miss a thing
+	lost := ""
+	s.Stepped = func(*sim.Member, *mka.Output) {
+		for _, from := range those {
+			for _, to := range those {
+				if from != to && lost == "" && !s.Carries(from, to) {
+					lost = fmt.Sprintf("%v: %s does not reach %s any more", s.Since(), from.Name, to.Name)
+				}
+			}
+		}
+	}
+	a.Start(epoch1)
+	s.Net.Run(time.Minute)
+	if lost != "" {
+		t.Errorf("back after %v: %s", after, lost)
+	}
+	for _, m := range those {
+		if st := m.Status(); st.Rekeying || !st.Secured || st.KI != a.Status().KI {
+			t.Errorf("%s: back after %v: rekeying %v, secured %v with %v", m.Name, after, st.Rekeying, st.Secured, st.KI)
+		}
+	}
 }

@@ -140,18 +140,19 @@ func (p *Port) lacked(pa *participant, l *dataKey) bool {
 	return false
 }
 
-// collides says whether a live peer uses l's AN for a SAK that is not ours: of
-// another key server, while we were cut off. It would have to give that one up to
-// take l.
+// collides says whether a live peer uses l's AN for a SAK that we do not have: of
+// another key server, while we were cut off, or one of ours that a restart forgot.
+// It would have to give that one up to take l.
 func (p *Port) collides(l *dataKey) bool {
-	foreign := func(ki KI) bool {
-		return !slices.ContainsFunc(p.participants, func(pa *participant) bool { return pa.mi == ki.MI }) && !p.holds(ki)
+	used := func(ki KI, rx, tx bool) bool {
+		ours := slices.ContainsFunc(p.participants, func(pa *participant) bool { return pa.mi == ki.MI })
+		return (tx || rx && !ours) && !p.holds(ki)
 	}
 	for _, pa := range p.participants {
 		for _, pe := range pa.peers {
 			u := &pe.use
-			if pe.live && u.Present && (u.LatestAN == l.an && (u.LatestRx || u.LatestTx) && foreign(u.Latest) ||
-				u.OldAN == l.an && (u.OldRx || u.OldTx) && foreign(u.Old)) {
+			if pe.live && u.Present && (u.LatestAN == l.an && used(u.Latest, u.LatestRx, u.LatestTx) ||
+				u.OldAN == l.an && used(u.Old, u.OldRx, u.OldTx)) {
 				return true
 			}
 		}
