@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -180,6 +181,30 @@ func TestFloodOfOneLinkLeavesOthers(t *testing.T) {
 					t.Errorf("%s: %+v", n.name, st)
 				}
 			}
+		}
+	})
+}
+
+// TestFiltersThatAreRefused: what the kernel had no memory for once is tried again, and
+// said once.
+func TestFiltersThatAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		p.deliver(epoch(t, "1.0"))
+		p.r1.failing("focus", errors.New("cannot allocate memory"))
+		p.start()
+		p.secured(time.Second)
+		time.Sleep(10 * time.Second)
+		p.r1.failing("focus", nil)
+		time.Sleep(5 * time.Second)
+		s := p.sockets[0]
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.focus.CKNs) != 1 || len(s.focus.Peers) != 1 {
+			t.Errorf("sorted by %+v, want one CKN and one peer", s.focus)
+		}
+		if n := strings.Count(p.r1.log.String(), "cannot allocate memory"); n != 1 {
+			t.Errorf("said %d times:\n%s", n, p.r1.log.String())
 		}
 	})
 }

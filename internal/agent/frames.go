@@ -161,11 +161,18 @@ func (t *task) refocus() {
 			}
 		}
 	}
-	if f.Equal(t.focused) {
+	if f.Equal(t.focused) || time.Now().Before(t.refocusAt) {
 		return
 	}
-	t.focused = f
 	if err := t.conn.Focus(f); err != nil {
-		t.log.Warn("MKPDUs are sorted as before: a flood may disturb the link", "interface", t.parent.name, "error", err)
+		if t.refocusAt.IsZero() {
+			t.log.Warn("MKPDUs are sorted as before, until it is tried again: a flood may disturb the link", "interface", t.parent.name, "error", err)
+		}
+		t.refocusAt = time.Now().Add(refocusEvery)
+		return
 	}
+	t.focused, t.refocusAt = f, time.Time{}
 }
+
+// refocusEvery is how often at most it is tried again to set the filters.
+const refocusEvery = time.Second

@@ -374,10 +374,12 @@ func (s *socket) deliver(frame []byte) {
 
 // Focus implements mkaConn.
 func (s *socket) Focus(f pae.Focus) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.focus = f
-	return nil
+	return s.machine.on("focus", s.port.index, func(*port) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.focus = f
+		return nil
+	})
 }
 
 func (s *socket) tell(err error) {

@@ -152,7 +152,7 @@ func (t *task) tearSession() {
 	}
 	t.leaving, t.traffic, t.lost = nil, trafficWatch{}, nil
 	t.conn, t.port, t.ring, t.chain, t.device, t.deadline = nil, nil, nil, nil, nil, time.Time{}
-	t.queue, t.ops, t.focused = nil, nil, pae.Focus{}
+	t.queue, t.ops, t.focused, t.refocusAt = nil, nil, pae.Focus{}, time.Time{}
 	t.faults.Replace(slices.Concat(diagnosed, keys.FindingCodes(), chainCodes, []health.Code{health.PeerLost, health.ParentDown, health.TrafficMissing, health.PNsUsedUp}), nil)
 }
 

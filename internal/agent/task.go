@@ -49,6 +49,7 @@ type task struct {
 	secy      secy.SecY
 	conn      mkaConn
 	focused   pae.Focus // what conn was told
+	refocusAt time.Time // not before then; zero unless it would not take it
 	arrived   time.Time // when the batch of frames that is being read came; else zero
 	port      *mka.Port
 	file      linkFile

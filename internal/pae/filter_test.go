@@ -3,6 +3,7 @@ package pae
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -213,29 +214,51 @@ func TestFocusChangesLoseNothing(t *testing.T) {
 			all = append(all, under(change(hello, 6, src[:]...), ckn))
 		}
 	}
+	kernels := map[string]func([]byte) []Lane{}
+	taken := func(now [Lanes]Focus, f []byte) bool {
+		for l, focus := range now {
+			key := fmt.Sprint(focus)
+			if kernels[key] == nil {
+				kernels[key] = kernelOf(t, Options{}, focus)
+			}
+			if slices.Contains(kernels[key](f), Lane(l)) {
+				return true
+			}
+		}
+		return false
+	}
 	for i, from := range foci {
 		for j, to := range foci {
 			var now [Lanes]Focus
 			for l := range now {
 				now[l] = from
 			}
-			for step, s := range steps(from, to) {
+			var after [][Lanes]Focus // each step, of which the next may be refused
+			for _, s := range steps(from, to) {
+				after = append(after, now)
 				now[s.lane] = s.focus
 				for _, f := range all {
-					n := 0
-					for l, focus := range now {
-						if slices.Contains(kernelOf(t, Options{}, focus)(f), Lane(l)) {
-							n++
-						}
-					}
-					if n == 0 {
-						t.Fatalf("from focus %d to %d, step %d: no lane for a frame under %q from %x", i, j, step, f[50], f[6:12])
+					if !taken(now, f) {
+						t.Fatalf("from focus %d to %d, step %d: no lane for a frame under %q from %x", i, j, len(after)-1, f[50], f[6:12])
 					}
 				}
 			}
 			for l := range now {
 				if !now[l].Equal(to) {
 					t.Errorf("from focus %d to %d: %v ends with %v", i, j, Lane(l), now[l])
+				}
+			}
+			for step, now := range after {
+				for k, next := range foci {
+					now := now
+					for _, s := range steps(from.common(to), next) {
+						now[s.lane] = s.focus
+						for _, f := range all {
+							if !taken(now, f) {
+								t.Fatalf("from focus %d to %d, refused at step %d, and to %d: no lane for a frame under %q from %x", i, j, step, k, f[50], f[6:12])
+							}
+						}
+					}
 				}
 			}
 		}

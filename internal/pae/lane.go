@@ -90,13 +90,15 @@ func (f Focus) Lane(frame []byte, opts Options) (Lane, bool) {
 	return Known, true
 }
 
-// Focus tells the kernel what to sort by from now on.
+// Focus tells the kernel what to sort by from now on. After an error it sorts by
+// this or by what it was told before, lane by lane, and each frame has a lane.
 func (c *Conn) Focus(f Focus) error {
 	f = f.bounded()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range steps(c.focus, f) {
 		if err := c.attach(s.lane, s.focus); err != nil {
+			c.focus = f.common(c.focus) // all that can be said of each lane
 			return err
 		}
 	}
@@ -114,7 +116,7 @@ type step struct {
 // first, so that at every moment each frame has a lane that takes it; some may
 // come in twice.
 func steps(from, to Focus) []step {
-	both := Focus{CKNs: common(from.CKNs, to.CKNs), Peers: common(from.Peers, to.Peers)}
+	both := from.common(to)
 	return []step{
 		{Strangers, both},
 		{Known, Focus{CKNs: to.CKNs, Peers: both.Peers}},
@@ -122,6 +124,10 @@ func steps(from, to Focus) []step {
 		{Known, to},
 		{Strangers, to},
 	}
+}
+
+func (f Focus) common(o Focus) Focus {
+	return Focus{CKNs: common(f.CKNs, o.CKNs), Peers: common(f.Peers, o.Peers)}
 }
 
 // common is what is in both.
