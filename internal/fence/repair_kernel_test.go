@@ -543,3 +543,29 @@ func TestWithoutBPF(t *testing.T) {
 		t.Errorf("egress: %s", got)
 	}
 }
+
+// A filter of kind fw that has no options ends the kernel's dump with an error: what
+// comes after it cannot be told, so the fence is not said to be in place, and the error
+// says what to remove.
+func TestFilterThatEndsTheDump(t *testing.T) {
+	a, _ := newLink(t)
+	a.close(Options{})
+	bare := tcmsg{index: a.index, parent: Egress.parent(), info: info(9, unix.ETH_P_ALL)}
+	change := func(typ mdl.HeaderType, flags mdl.HeaderFlags) {
+		t.Helper()
+		a.as(func(c *tc) error {
+			ae := mdl.NewAttributeEncoder()
+			ae.String(unix.TCA_KIND, "fw")
+			return c.change(typ, flags, bare, ae)
+		})
+	}
+	change(unix.RTM_NEWTFILTER, mdl.Create|mdl.Excl)
+	err := a.try(func() error { _, err := Inspect(a.index, Options{}); return err })
+	if !errors.Is(err, unix.EMSGSIZE) || !strings.Contains(err.Error(), "a filter of kind fw without handle and options; remove it (tc filter del dev … egress pref …)") {
+		t.Errorf("got %v", err)
+	}
+	change(unix.RTM_DELTFILTER, 0)
+	if st := a.inspect(Options{}); !st.Closed || !st.InPlace {
+		t.Errorf("%+v", st)
+	}
+}

@@ -56,6 +56,10 @@ func (t *tc) list(d Direction) ([]filter, error) {
 		if errors.Is(err, unix.EINVAL) { // tc_dump_tfilter on no qdisc, some kernels
 			return nil, nil
 		}
+		if errors.Is(err, unix.EMSGSIZE) { // fw_walk stops the dump where a filter was made without options
+			err = fmt.Errorf("%w: the kernel cannot tell what comes after a filter of kind fw without handle and options; "+
+				"remove it (tc filter del dev … %s pref …)", err, d)
+		}
 		return nil, fmt.Errorf("list the %s filters: %w", d, err)
 	}
 	filters := make([]filter, 0, len(answers))

@@ -19,7 +19,7 @@ func modules() []string {
 	return []string{
 		"macsec", "gcm", "ctr", "ghash-generic", // gcm(aes) is made of these
 		"veth", "dummy", "bridge", "8021q", "ipv6", "vrf",
-		"sch_ingress", "cls_bpf", "cls_matchall", "cls_flower", "act_gact", // the fence, and foreign filters
+		"sch_ingress", "cls_bpf", "cls_matchall", "cls_flower", "cls_fw", "act_gact", // the fence, and foreign filters
 		"sch_netem", // loss and delay in tests
 	}
 }
