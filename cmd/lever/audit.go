@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,6 +41,13 @@ agent leaves it and lets nothing out; they change no exit status.`,
   lever audit --inventory /etc/lever/net.yaml --node fra1-r1 -o json`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if err := cobra.NoArgs(cmd, args); err != nil {
+				return unread(err)
+			}
+			return nil
+		},
+		// In place of the root's, whose error would be a link that could leak.
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkFlags(cmd); err != nil {
 				return unread(err)
 			}
 			return nil
@@ -104,7 +112,8 @@ func auditError(r *audit.Report) error {
 }
 
 func writeAuditTable(out io.Writer, r *audit.Report) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	var b bytes.Buffer
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "LINK\tIFACE\tDEVICE\tVERDICT\tAUDIT")
 	for _, l := range r.Links {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", l.ID, l.Interface, dash(l.SecureInterface), l.Kind, l.Result)
@@ -113,17 +122,16 @@ func writeAuditTable(out io.Writer, r *audit.Report) error {
 		return err
 	}
 	for _, l := range r.Links {
-		if _, err := fmt.Fprintf(out, "\n%s: %s: %s\n", l.ID, l.Kind, l.Reason); err != nil {
-			return err
-		}
+		fmt.Fprintf(&b, "\n%s: %s: %s\n", l.ID, l.Kind, l.Reason)
 		for _, c := range l.Checks {
-			fmt.Fprintf(out, "  %-7s  %-14s  %s\n", strings.ToUpper(string(c.Result)), c.Name, c.Found)
+			fmt.Fprintf(&b, "  %-7s  %-14s  %s\n", strings.ToUpper(string(c.Result)), c.Name, c.Found)
 			if c.Next != "" {
-				fmt.Fprintf(out, "           next: %s\n", c.Next)
+				fmt.Fprintf(&b, "           next: %s\n", c.Next)
 			}
 		}
 	}
-	return nil
+	_, err := out.Write(b.Bytes())
+	return err
 }
 
 func writeAuditJSON(out io.Writer, r *audit.Report) error {
