@@ -59,6 +59,9 @@ func (b *bundleChannel) recipients(node string) []string {
 
 // run issues with the issuer's key.
 func (b *bundleChannel) run(ctx context.Context, o bundle.Options) (bundle.Result, error) {
+	if err := ofBundles(b.o.Issuer, b.o.Out); err != nil {
+		return bundle.Result{}, err
+	}
 	k, err := signed.ReadKey(b.o.SigningKey)
 	if err != nil {
 		return bundle.Result{}, err

@@ -1,6 +1,7 @@
 package issue
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -131,6 +132,24 @@ func TestBundleChannelCounts(t *testing.T) {
 	}
 	if looked, problems, err := s.open(Options{ReadOnly: true}).Verify(t.Context()); err != nil || looked != 3 || problems != nil {
 		t.Errorf("%d looked at, %q, %v", looked, problems, err)
+	}
+}
+
+// Neither the tree nor the issuer's directory is one that keys of type dir are in: the
+// one is published, and the other would have both channels.
+func TestBundlesBesideKeys(t *testing.T) {
+	for _, place := range []string{"out", "issuer"} {
+		s := newSite(t)
+		if err := errors.Join(os.MkdirAll(s.path(place), 0o700), os.WriteFile(s.path(place+"/.lever-channel"), []byte("b\n"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.open(Options{}).Issue(t.Context(), Request{Epochs: Numbers(s.now, time.Hour, 3)})
+		if err == nil || !strings.Contains(err.Error(), s.path(place)+" is a directory of keys of type dir") {
+			t.Errorf("%s: %v", place, err)
+		}
+		if _, err := os.Stat(s.path("issuer/journal.json")); err == nil {
+			t.Errorf("%s: it has begun all the same", place)
+		}
 	}
 }
 

@@ -44,6 +44,9 @@ func (d *dirChannel) Close() error { return nil }
 // that issue at the same time the second is refused: it would count on from what the
 // first has not finished.
 func (d *dirChannel) Issue(ctx context.Context, r Request) (Result, error) {
+	if err := ofKeys(d.root); err != nil {
+		return Result{}, err
+	}
 	if err := dir.Claim(d.root, d.side); err != nil {
 		return Result{}, err
 	}

@@ -147,6 +147,25 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// Keys of type dir are not put where the bundles of the other channel are, or their
+// issuer is, nor bundles where such keys are: who carries or backs up one of the two
+// would have both channels.
+func TestOneDirectoryIsOneType(t *testing.T) {
+	for _, mark := range []string{".lever-issuer", "journal.json", "signing.pem"} {
+		root := t.TempDir()
+		if err := os.WriteFile(filepath.Join(root, mark), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := issue.OpenDir(keys.A, root).Issue(t.Context(), issue.Request{Links: []string{"nm"}, Count: 1})
+		if err == nil || !strings.Contains(err.Error(), root+" belongs to a channel of type bundle") {
+			t.Errorf("keys beside %s: %v", mark, err)
+		}
+		if there, err := os.ReadDir(root); err != nil || len(there) != 1 {
+			t.Errorf("beside %s there is %v, %v", mark, there, err)
+		}
+	}
+}
+
 // While one issues, another is refused, and a revocation waits.
 func TestDirIsFilledByOne(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "out")

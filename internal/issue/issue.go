@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/lever-link/lever/internal/keys"
+	"github.com/lever-link/lever/internal/keys/bundle"
+	"github.com/lever-link/lever/internal/keys/dir"
 	"github.com/lever-link/lever/inventory"
 )
 
@@ -194,6 +196,32 @@ func nodesOf(l *inventory.Link) []string {
 		}
 	}
 	return nodes
+}
+
+// ofBundles refuses a directory that keys of type dir are in, for bundles.
+func ofBundles(dirs ...string) error {
+	for _, d := range dirs {
+		if there(d, dir.SideMark) {
+			return fmt.Errorf("%s is a directory of keys of type dir, as its file %s says; give bundles, and their issuer, a directory each of their own", d, dir.SideMark)
+		}
+	}
+	return nil
+}
+
+// ofKeys refuses a directory for keys of type dir that is a tree of bundles, or their
+// issuer's.
+func ofKeys(root string) error {
+	for _, name := range []string{bundle.IssuerMark, bundle.JournalFile, SigningKey} {
+		if there(root, name) {
+			return fmt.Errorf("%s belongs to a channel of type bundle, as its file %s says; give these keys a directory of their own, best on another system", root, name)
+		}
+	}
+	return nil
+}
+
+func there(root, name string) bool {
+	_, err := os.Lstat(filepath.Join(root, name))
+	return err == nil
 }
 
 func samePath(x, y string) bool {

@@ -448,17 +448,17 @@ func TestOlderJournal(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		// Also if the tree has lost the name of its issuer.
-		mark, err := os.ReadFile(filepath.Join(f.opts.Out, issuerMark))
-		if err = errors.Join(err, os.Remove(filepath.Join(f.opts.Out, issuerMark))); err != nil {
+		mark, err := os.ReadFile(filepath.Join(f.opts.Out, IssuerMark))
+		if err = errors.Join(err, os.Remove(filepath.Join(f.opts.Out, IssuerMark))); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := Issue(t.Context(), f.opts); err == nil || !strings.Contains(err.Error(), "put the newest journal.json back") {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, err := os.Stat(filepath.Join(f.opts.Out, issuerMark)); err == nil {
+		if _, err := os.Stat(filepath.Join(f.opts.Out, IssuerMark)); err == nil {
 			t.Errorf("%s: the tree was claimed", name)
 		}
-		if err := keyfile.Publish(filepath.Join(f.opts.Out, issuerMark), mark); err != nil {
+		if err := keyfile.Publish(filepath.Join(f.opts.Out, IssuerMark), mark); err != nil {
 			t.Fatal(err)
 		}
 		if err := errors.Join(os.RemoveAll(f.opts.Issuer), os.Rename(f.opts.Issuer+".old", f.opts.Issuer)); err != nil {

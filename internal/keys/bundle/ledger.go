@@ -24,10 +24,16 @@ import (
 	"github.com/lever-link/lever/internal/signed"
 )
 
+// What tells a tree of bundles, by its issuer's mark, and an issuer's directory, by its
+// journal, from directories of something else.
+const (
+	IssuerMark  = ".lever-issuer"
+	JournalFile = "journal.json"
+)
+
 const (
 	journalVersion = 2
 	seedSuffix     = ".seed"
-	issuerMark     = ".lever-issuer"
 )
 
 // ledger is an issuer's private directory: a journal of what was decided, and a
@@ -170,7 +176,7 @@ func (l *ledger) load(side keys.Side) error {
 	return nil
 }
 
-func (l *ledger) path() string    { return filepath.Join(l.dir, "journal.json") }
+func (l *ledger) path() string    { return filepath.Join(l.dir, JournalFile) }
 func (l *ledger) seedDir() string { return filepath.Join(l.dir, "ledger") }
 func (l *ledger) seedPath(e keys.Epoch) string {
 	return filepath.Join(l.seedDir(), e.String()+seedSuffix)
@@ -318,14 +324,14 @@ func commitment(seed secret.Key) string {
 // claim makes a tree this issuer's, before anything is decided or erased. One that
 // does not say whose it is may still be another's.
 func (l *ledger) claim(ctx context.Context, out string, trust []signed.PublicKey) error {
-	path := filepath.Join(out, issuerMark)
+	path := filepath.Join(out, IssuerMark)
 	text, err := os.ReadFile(path)
 	free := errors.Is(err, fs.ErrNotExist)
 	switch {
 	case err != nil && !free:
 		return err
 	case !free && strings.TrimSpace(string(text)) != l.Issuer:
-		return fmt.Errorf("another issuer has filled it, as its file %s says; give each issuer a tree of its own, and put the journal back if this is a copy that has lost it", issuerMark)
+		return fmt.Errorf("another issuer has filled it, as its file %s says; give each issuer a tree of its own, and put the journal back if this is a copy that has lost it", IssuerMark)
 	}
 	if err := l.newer(ctx, out, trust); err != nil || !free {
 		return err

@@ -15,9 +15,9 @@ import (
 	"github.com/lever-link/lever/internal/secret"
 )
 
-// sideMark is the file in a channel's root that says which channel it is, so
+// SideMark is the file in a channel's root that says which channel it is, so
 // that one directory is never filled as both.
-const sideMark = ".lever-channel"
+const SideMark = ".lever-channel"
 
 // Claim makes root the directory of one channel, creating it with mode 0700. It
 // fails when root was made for the other channel or when others can write to it.
@@ -29,7 +29,7 @@ func Claim(root string, side keys.Side) error {
 	if err != nil || marked {
 		return err
 	}
-	err = keyfile.Create(filepath.Join(root, sideMark), []byte(side.String()+"\n"))
+	err = keyfile.Create(filepath.Join(root, SideMark), []byte(side.String()+"\n"))
 	switch {
 	case errors.Is(err, fs.ErrExist): // somebody else claimed it just now
 		_, err = CheckSide(root, side)
@@ -43,7 +43,7 @@ func Claim(root string, side keys.Side) error {
 // CheckSide fails when root was claimed for the other channel, and reports
 // whether it was claimed at all: one that something else fills need not be.
 func CheckSide(root string, side keys.Side) (marked bool, err error) {
-	text, err := os.ReadFile(filepath.Join(root, sideMark))
+	text, err := os.ReadFile(filepath.Join(root, SideMark))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -52,7 +52,7 @@ func CheckSide(root string, side keys.Side) (marked bool, err error) {
 	}
 	if have := strings.TrimSpace(string(text)); have != side.String() {
 		return true, fmt.Errorf("using %s as channel %s: it is channel %q, as its file %s says; keep the channels apart, best on different systems",
-			root, side, have, sideMark)
+			root, side, have, SideMark)
 	}
 	return true, nil
 }
