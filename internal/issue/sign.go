@@ -40,6 +40,9 @@ func Sign(ctx context.Context, path string, k *signed.Key, signers []signed.Publ
 		}
 		return bundle.SignTree(ctx, path, k, signers, progress)
 	}
+	if !info.Mode().IsRegular() { // to open a pipe may take for ever
+		return fail(fmt.Errorf("it is not a regular file (%v)", info.Mode()))
+	}
 	if info.Size() > maxStatement {
 		return fail(fmt.Errorf("it has %d octets, no statement has that many", info.Size()))
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -83,6 +84,9 @@ func TestSignRefuses(t *testing.T) {
 	s := newSite(t)
 	s.issue()
 	stranger := newSigner(t, "stranger.pem")
+	if err := syscall.Mkfifo(s.path("pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	signers := []signed.PublicKey{s.signer}
 	for _, test := range []struct {
 		name, path, want string
@@ -94,6 +98,7 @@ func TestSignRefuses(t *testing.T) {
 		{"a wrong directory", s.path("issuer"), "there are none", []signed.PublicKey{s.signer, stranger.Public()}},
 		{"no statement", s.path("net.yaml"), "adding a signature", nil},
 		{"nothing", s.path("nothing"), "no such file", nil},
+		{"a pipe that nobody writes to", s.path("pipe"), "it is not a regular file", nil},
 	} {
 		if n, err := Sign(t.Context(), test.path, stranger, test.signers, nil); n != 0 || err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %d, %v", test.name, n, err)

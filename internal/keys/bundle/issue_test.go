@@ -380,6 +380,7 @@ func TestIssueRefuses(t *testing.T) {
 			_ = os.Symlink(o.Out, other)
 			o.Issuer = filepath.Join(other, "issuer")
 		}},
+		{"a pipe for a tree", "is not a directory (prw", func(_ *fleet, o *Options) { _ = syscall.Mkfifo(o.Out, 0o644) }},
 		{"an open directory", "must be 0700", func(f *fleet, o *Options) {
 			f.issue(nil)
 			_ = os.Chmod(o.Issuer, 0o755)

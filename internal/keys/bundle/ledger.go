@@ -365,7 +365,11 @@ func (l *ledger) newer(ctx context.Context, out string, trust []signed.PublicKey
 // publicDir makes a directory that anybody may read, whatever the umask, unless
 // there is one.
 func publicDir(path string) error {
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && !info.IsDir():
+		return fmt.Errorf("%s is not a directory (%v)", path, info.Mode())
+	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
 	if parent := filepath.Dir(path); parent != path {
