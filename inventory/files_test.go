@@ -1,6 +1,10 @@
 package inventory_test
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -35,5 +39,22 @@ func TestFilesMakeTheSameInventory(t *testing.T) {
 	}
 	if inv, err := inventory.ParseFiles(nil); err == nil {
 		t.Errorf("an inventory of nothing: %v", inv)
+	}
+}
+
+// A pipe among the files of a directory would be waited for, for ever; whoever names
+// one, as a shell does with <(…), wants it read.
+func TestPipes(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe.yaml")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := inventory.ReadFiles(dir); err == nil || !strings.HasPrefix(err.Error(), pipe+": it is not a regular file (prw-------)") {
+		t.Errorf("%v", err)
+	}
+	go func() { _ = os.WriteFile(pipe, []byte("apiVersion: lever/v1\n"), 0o600) }()
+	if _, err := inventory.Load(pipe); err != nil {
+		t.Errorf("%v", err)
 	}
 }

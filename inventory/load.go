@@ -108,11 +108,18 @@ func listFiles(path string, found *findings) []string {
 	for _, e := range entries {
 		// Hidden files are what editors leave behind.
 		ext := filepath.Ext(e.Name())
-		if (ext == ".yaml" || ext == ".yml") && !strings.HasPrefix(e.Name(), ".") && !e.IsDir() {
-			files = append(files, filepath.Join(path, e.Name()))
+		if ext != ".yaml" && ext != ".yml" || strings.HasPrefix(e.Name(), ".") || e.IsDir() {
+			continue
 		}
+		name := filepath.Join(path, e.Name())
+		// To open a pipe may take for ever; one that is no file at all says so when it is read.
+		if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+			found.errorf(Position{File: name}, "it is not a regular file (%v): keep it out of the inventory's directory", info.Mode())
+			continue
+		}
+		files = append(files, name)
 	}
-	if len(files) == 0 {
+	if len(files) == 0 && len(found.errs) == 0 {
 		found.errorf(Position{File: path}, "the directory has no *.yaml or *.yml file: give the inventory's file or its directory")
 	}
 	slices.Sort(files)
