@@ -139,6 +139,20 @@ func TestReadmeCommands(t *testing.T) {
 			t.Errorf("README.md:%d: %s: %v", n+1, line, err)
 		}
 	}
+	// The table of commands names each: `lever keys issue|list …`.
+	table := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `lever ([^`]+)` \\|").FindAllStringSubmatch(read(t, readme), -1) {
+		words := strings.Fields(strings.ReplaceAll(row[1], `\|`, " "))
+		table[words[0]] = true
+		for _, w := range words[1:] {
+			table[words[0]+" "+w] = true
+		}
+	}
+	for _, v := range verbs(newRootCommand())[1:] {
+		if name := strings.TrimPrefix(v.CommandPath(), "lever "); !table[name] {
+			t.Errorf("README's table of commands does not name lever %s", name)
+		}
+	}
 	for _, v := range newRootCommand().Commands() {
 		if !seen[v.Name()] && v.Name() != "help" && v.Name() != "completion" {
 			t.Errorf("README.md shows no use of lever %s", v.Name())

@@ -132,7 +132,7 @@ func newKeysReadmitCommand() *cobra.Command {
 		Short: "Let a node that was revoked have keys again",
 		Long: `Let a node that was revoked have keys again on a channel. It must be done on the
 channel on which it was revoked. What was revoked stays so: the node gets other
-keys, with the next lever keys issue.`,
+keys, on a channel of bundles at once, otherwise with the next lever keys issue.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if t.inventory == "" {
