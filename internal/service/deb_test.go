@@ -71,7 +71,7 @@ func TestUnitVerifies(t *testing.T) {
 func pack(t *testing.T, version string) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"internal", "examples"} {
+	for _, name := range []string{"internal", "examples", "inventory"} {
 		abs, err := filepath.Abs(filepath.Join(top, name))
 		if err != nil {
 			t.Fatal(err)
@@ -118,6 +118,9 @@ func TestPackageContents(t *testing.T) {
 		"-rw-r--r-- root/root ./usr/share/doc/lever/examples/tcp.conf",
 		"-rw-r--r-- root/root ./usr/share/doc/lever/examples/tpm.conf",
 		"-rw-r--r-- root/root ./usr/share/doc/lever/examples/fleet/policy.yaml",
+		"-rw-r--r-- root/root ./usr/share/doc/lever/examples/demo.yaml",
+		"-rw-r--r-- root/root ./usr/share/doc/lever/examples/channels.yaml",
+		"-rw-r--r-- root/root ./usr/share/doc/lever/schema.json",
 	} {
 		if !slices.Contains(got, want) {
 			t.Errorf("the package has no %s:\n%s", want, strings.Join(got, "\n"))
