@@ -123,7 +123,11 @@ adds the second. It has to lie where max_age_override of the inventory says, and
 is reported as a fault for as long as it holds.`,
 		Example: `  lever keys override --signing-key one.pem --reason "ticket 4711" --until 2027-01-31T12:00:00Z --out age.override fra1-ams1-017
   lever keys sign --signing-key two.pem age.override`,
-		RunE: func(cmd *cobra.Command, links []string) error {
+		RunE: func(cmd *cobra.Command, words []string) error {
+			links, err := (&keysTarget{}).links(words)
+			if err != nil {
+				return err
+			}
 			expires, err := time.Parse(time.RFC3339, until)
 			if err != nil {
 				return fmt.Errorf("--until %q: write a time such as 2027-01-31T12:00:00Z", until)

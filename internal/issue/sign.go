@@ -93,5 +93,8 @@ func WriteStatement(path string, s *signed.Statement) error {
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("writing %s: it is there already; remove it first, or add a signature by lever keys sign", path)
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return nil
 }

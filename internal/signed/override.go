@@ -3,7 +3,10 @@ package signed
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 const (
@@ -48,7 +51,11 @@ func (f overrideFields) check() error {
 func NewOverride(o Override) (*Statement, error) {
 	links := slices.Compact(slices.Sorted(slices.Values(o.Links)))
 	f := overrideFields{All: o.All, Links: links, Reason: o.Reason}
-	if err := f.check(); err != nil {
+	err := f.check()
+	if err == nil && (strings.TrimSpace(o.Reason) == "" || !utf8.ValidString(o.Reason) || strings.ContainsFunc(o.Reason, unicode.IsControl)) {
+		err = malformed("its reason is not a line of text")
+	}
+	if err != nil {
 		return nil, fmt.Errorf("making an override of the age of keys: %w", err)
 	}
 	return New(kindOverride, o.Issued, o.Expires, f, nil)

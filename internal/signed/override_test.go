@@ -71,6 +71,9 @@ func TestOverride(t *testing.T) {
 		"no links":    {Reason: "x"},
 		"both":        {All: true, Links: []string{"l1"}, Reason: "x"},
 		"no reason":   {All: true},
+		"blank":       {All: true, Reason: " \t"},
+		"two lines":   {All: true, Reason: "ticket\n4711"},
+		"not UTF-8":   {All: true, Reason: "ticket \xff"},
 		"no name":     {Links: []string{""}, Reason: "x"},
 		"never valid": {All: true, Reason: "x", Issued: expires, Expires: issued},
 	} {
