@@ -39,6 +39,12 @@ missing is issued when it is started again.`,
 			if err != nil {
 				return fmt.Errorf("--channel: %w", err)
 			}
+			// No waiting mends a flag; an inventory that cannot be read may be one on its way.
+			if inv, err := inventory.Load(t.inventory); err == nil {
+				if err := t.options.Suit(side, inv); err != nil {
+					return err
+				}
+			}
 			s := issue.Server{
 				Load: func() (*inventory.Inventory, error) { return inventory.Load(t.inventory) },
 				Open: func(inv *inventory.Inventory) (issue.Channel, error) { return issue.Open(side, inv, t.options) },

@@ -133,15 +133,12 @@ func Open(side keys.Side, inv *inventory.Inventory, o Options) (Channel, error) 
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if err := o.Suit(side, inv); err != nil {
+		return nil, err
+	}
 	c, other := inv.Channels.A, inv.Channels.B
 	if side == keys.B {
 		c, other = other, c
-	}
-	if c.Type == "" {
-		return nil, fmt.Errorf("opening channel %s: the inventory has no channels", side)
-	}
-	if err := o.suit(side, c); err != nil {
-		return nil, err
 	}
 	if o.Out == "" {
 		o.Out = c.Path
@@ -161,12 +158,17 @@ func Open(side keys.Side, inv *inventory.Inventory, o Options) (Channel, error) 
 		}
 		return openEtcd(inv, c, o)
 	}
-	return nil, fmt.Errorf("channel %s is of type %s, whose key service makes the keys: there is nothing to issue", side, c.Type)
+	return nil, fmt.Errorf("opening channel %s: Lever knows no type %s", side, c.Type)
 }
 
-// suit refuses options that are for another type of channel, and asks for those
-// that are missing.
-func (o *Options) suit(side keys.Side, c inventory.Channel) error {
+// Suit refuses a channel on which nothing can be issued, and options that are for
+// another type of channel, and asks for those that are missing: what is wrong as long
+// as the inventory says what it says.
+func (o Options) Suit(side keys.Side, inv *inventory.Inventory) error {
+	c := [2]inventory.Channel{inv.Channels.A, inv.Channels.B}[side]
+	if c.Type == "" {
+		return fmt.Errorf("opening channel %s: the inventory has no channels", side)
+	}
 	given := map[string]string{"--out": o.Out, "--issuer": o.Issuer, "--signing-key": o.SigningKey, "--certificate": o.Certificate, "--key": o.Key, "--ca": o.CA}
 	allowed := map[string][]string{
 		"dir": {"--out"}, "bundle": {"--out", "--issuer", "--signing-key"}, "etcd": {"--certificate", "--key", "--ca"},
@@ -177,6 +179,8 @@ func (o *Options) suit(side keys.Side, c inventory.Channel) error {
 		}
 	}
 	switch {
+	case c.KeyService():
+		return fmt.Errorf("channel %s is of type %s, whose key service makes the keys: there is nothing to issue", side, c.Type)
 	case c.Type == "etcd" && (o.Certificate == "" || o.Key == ""):
 		return fmt.Errorf("channel %s is of type etcd: give the issuer's own --certificate and --key", side)
 	case c.Type == "bundle" && o.Issuer == "" && !o.ReadOnly:
