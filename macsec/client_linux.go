@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/mdlayher/genetlink"
 	"github.com/mdlayher/netlink"
@@ -27,8 +28,8 @@ const dumpAttempts = 10
 type Client struct {
 	rt     *netlink.Conn
 	ge     *netlink.Conn
-	keyed  executor // for requests that hold a key
-	family uint16
+	keyed  executor      // for requests that hold a key
+	family atomic.Uint32 // of generic netlink; 0 while the kernel is not known to have it
 
 	// tx serializes what reads a transmit packet number and then acts on it.
 	tx    sync.Mutex
@@ -53,6 +54,18 @@ func New() (*Client, error) { return NewNetNS(0) }
 // refers to; zero means that of the calling thread. The descriptor can be closed
 // afterwards.
 func NewNetNS(netns int) (*Client, error) {
+	c, err := dial(netns)
+	if err != nil {
+		return nil, err
+	}
+	return c.ready()
+}
+
+// NewLater is New for a kernel that may get its MACsec later: until then, what needs
+// it fails with ErrUnsupported.
+func NewLater() (*Client, error) { return dial(0) }
+
+func dial(netns int) (*Client, error) {
 	config := func() *netlink.Config {
 		return &netlink.Config{NetNS: netns, MessageBufferSize: messageBuffer}
 	}
@@ -83,17 +96,25 @@ func NewNetNS(netns int) (*Client, error) {
 		open = open[:2]
 		return fail(err)
 	}
-	return initClient(open[0], open[1], keyed)
+	return &Client{rt: open[0], ge: open[1], keyed: keyed}, nil
 }
 
-// initClient makes a client of three open connections, rtnetlink, generic
-// netlink, and the one for what holds a key, and owns them from then on.
-func initClient(rt, ge *netlink.Conn, keyed executor) (*Client, error) {
-	family, err := genetlink.NewConn(ge).GetFamily(genlName)
-	if err != nil {
-		return nil, failure(OpNew, errors.Join(fmt.Errorf("look up generic netlink family %q: %w", genlName, err), rt.Close(), ge.Close(), keyed.Close()))
+// ready looks for MACsec, and closes the client of a kernel that has none.
+func (c *Client) ready() (*Client, error) {
+	if err := c.find(); err != nil {
+		return nil, failure(OpNew, errors.Join(err, c.Close()))
 	}
-	return &Client{rt: rt, ge: ge, keyed: keyed, family: family.ID}, nil
+	return c, nil
+}
+
+// find looks up the kernel's MACsec, which may be a module.
+func (c *Client) find() error {
+	family, err := genetlink.NewConn(c.ge).GetFamily(genlName)
+	if err != nil {
+		return fmt.Errorf("look up generic netlink family %q: %w", genlName, err)
+	}
+	c.family.Store(uint32(family.ID))
+	return nil
 }
 
 // Close implements Kernel.
@@ -113,6 +134,14 @@ func (c *Client) setKeyed(cmd uint8, attrs *netlink.AttributeEncoder) error {
 }
 
 func (c *Client) generic(by executor, cmd uint8, flags netlink.HeaderFlags, attrs *netlink.AttributeEncoder) ([]netlink.Message, error) {
+	if c.family.Load() == 0 {
+		switch err := c.find(); {
+		case errors.Is(err, unix.ENOENT): // which is what is said of a device that is not there
+			return nil, fmt.Errorf("the kernel has no generic netlink family %q: %w", genlName, unix.EOPNOTSUPP)
+		case err != nil:
+			return nil, err
+		}
+	}
 	data := []byte{cmd, genlVersion, 0, 0}
 	if attrs != nil {
 		b, err := attrs.Encode()
@@ -125,7 +154,7 @@ func (c *Client) generic(by executor, cmd uint8, flags netlink.HeaderFlags, attr
 		defer clear(data)
 	}
 	return by.Execute(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(c.family), Flags: flags},
+		Header: netlink.Header{Type: netlink.HeaderType(c.family.Load()), Flags: flags},
 		Data:   data,
 	})
 }

@@ -61,7 +61,7 @@ type script struct {
 
 func (s *script) client(t testing.TB) *Client {
 	t.Helper()
-	c, err := initClient(nltest.Dial(s.route), nltest.Dial(s.generic), nltest.Dial(s.generic))
+	c, err := (&Client{rt: nltest.Dial(s.route), ge: nltest.Dial(s.generic), keyed: nltest.Dial(s.generic)}).ready()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -395,9 +395,36 @@ func TestRefusals(t *testing.T) {
 
 func TestNoFamily(t *testing.T) {
 	none := func(reqs []netlink.Message) ([]netlink.Message, error) { return nltest.Error(int(unix.ENOENT), reqs) }
-	_, err := initClient(nltest.Dial(none), nltest.Dial(none), nltest.Dial(none))
+	c := &Client{rt: nltest.Dial(none), ge: nltest.Dial(none), keyed: nltest.Dial(none)}
+	_, err := c.ready()
 	if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "modprobe macsec") {
 		t.Errorf("got %v, want ErrUnsupported", err)
+	}
+}
+
+// A client that was made before the kernel had MACsec says so, of whatever it is asked,
+// and never that a device is not there; and it works when the module has been loaded.
+func TestFamilyThatComesLater(t *testing.T) {
+	s := newScript(t)
+	missing := true
+	generic := func(reqs []netlink.Message) ([]netlink.Message, error) {
+		if missing {
+			return nltest.Error(int(unix.ENOENT), reqs)
+		}
+		return s.generic(reqs)
+	}
+	c := &Client{rt: nltest.Dial(s.route), ge: nltest.Dial(generic), keyed: nltest.Dial(generic)}
+	defer func() { _ = c.Close() }()
+	_, dump := c.SecYs()
+	_, one := c.SecY(4)
+	for _, err := range []error{dump, one, c.AddRxSC(4, testPeer, true), c.AddTxSA(4, SA{}), c.DeleteTxSA(4, 0)} {
+		if !errors.Is(err, ErrUnsupported) || errors.Is(err, ErrNotExist) {
+			t.Errorf("got %v, want ErrUnsupported", err)
+		}
+	}
+	missing = false
+	if got, err := c.SecYs(); err != nil || !reflect.DeepEqual(got, wantSecYs()) {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

@@ -142,7 +142,7 @@ func Run(ctx context.Context, opts Options) error {
 	}
 	defer unlock()
 
-	kernel, err := macsec.New()
+	kernel, err := macsec.NewLater() // the fences cannot wait for MACsec
 	if err != nil {
 		return fmt.Errorf("agent: talk to the kernel: %w", err)
 	}

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/lever-link/lever/macsec"
 )
 
 // ErrNoAgent means that no agent answers in the run directory.
@@ -118,7 +116,7 @@ func (c *Client) Suspend(ctx context.Context, d time.Duration) ([]Suspended, err
 func (c *Client) Down(ctx context.Context, links []string) ([]string, error) {
 	st, err := c.Status(ctx)
 	if errors.Is(err, ErrNoAgent) {
-		return downWithoutAgent(&linux, func() (macsec.Kernel, error) { return macsec.New() }, c.runDir, links)
+		return downWithoutAgent(&linux, openKernel, c.runDir, links)
 	}
 	if err != nil {
 		return nil, err

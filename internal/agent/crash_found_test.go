@@ -101,7 +101,7 @@ func TestFoundAtTheStart(t *testing.T) {
 				}
 				time.Sleep(2 * time.Second)
 				f := p.flow()
-				f.closely.Store(true)
+				f.closely(true)
 				time.Sleep(8 * time.Second)
 				f.end()
 				if len(f.lost) > 0 || f.sent == 0 {
@@ -224,7 +224,7 @@ func TestRecordThatContradictsTheKernel(t *testing.T) {
 					}
 					time.Sleep(10 * time.Second)
 					f := p.flow()
-					f.closely.Store(true)
+					f.closely(true)
 					had, err := readLinkFile(n.runDir, "l1")
 					if err != nil || had == nil {
 						t.Fatalf("%+v, %v", had, err)
@@ -237,7 +237,7 @@ func TestRecordThatContradictsTheKernel(t *testing.T) {
 					b.again(n, string(text))
 					n.awaitState(resecured, StateSecured)
 					time.Sleep(time.Second)
-					f.closely.Store(false)
+					f.closely(false)
 					time.Sleep(14 * time.Second) // what is taken for somebody else's doing is a fault for ten
 					p.secured(0)
 					if wrong := p.settled(); len(wrong) > 0 {

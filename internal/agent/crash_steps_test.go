@@ -9,7 +9,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,14 +16,14 @@ import (
 
 var crashAll = flag.Bool("crash.all", false, "crash at every step, not at a sample of them")
 
-// flow sends frames of data both ways, every millisecond while closely is set and
+// flow sends frames of data both ways, every millisecond when it looks closely and
 // every ten otherwise, and counts what is lost from when the link first carried both.
 type flow struct {
 	done chan struct{}
 	once sync.Once
 	wg   sync.WaitGroup
 
-	closely atomic.Bool
+	every chan time.Duration
 
 	mu      sync.Mutex
 	carried bool
@@ -37,22 +36,20 @@ func (p *pair) flow() *flow {
 }
 
 func newFlow(t testing.TB, forth, home func() error) *flow {
-	f := &flow{done: make(chan struct{})}
+	f := &flow{done: make(chan struct{}), every: make(chan time.Duration)}
 	began := time.Now()
 	f.wg.Go(func() {
-		skipped := 0
-		tick := time.NewTicker(time.Millisecond)
+		tick := time.NewTicker(10 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
 			case <-f.done:
 				return
+			case d := <-f.every:
+				tick.Reset(d)
+				continue
 			case <-tick.C:
 			}
-			if skipped++; skipped < 10 && !f.closely.Load() {
-				continue
-			}
-			skipped = 0
 			there, back := forth(), home()
 			f.mu.Lock()
 			f.carried = f.carried || there == nil && back == nil
@@ -69,6 +66,14 @@ func newFlow(t testing.TB, forth, home func() error) *flow {
 	})
 	t.Cleanup(f.end)
 	return f
+}
+
+func (f *flow) closely(look bool) {
+	every := 10 * time.Millisecond
+	if look {
+		every = time.Millisecond
+	}
+	f.every <- every
 }
 
 func (f *flow) end() {
@@ -178,7 +183,7 @@ func crashRun(t *testing.T, victim int, at int, done bool, c *crashCase) (steps 
 	if t.Failed() {
 		t.Fatal(where)
 	}
-	f.closely.Store(true)
+	f.closely(true)
 	time.Sleep(10 * time.Millisecond)
 	n.crash()
 	again := []*node{n}
@@ -205,7 +210,7 @@ func crashRun(t *testing.T, victim int, at int, done bool, c *crashCase) (steps 
 		t.Errorf("%s: secured only after %v", where, took)
 	}
 	time.Sleep(2 * time.Second)
-	f.closely.Store(false)
+	f.closely(false)
 	time.Sleep(10 * time.Second)
 	if wrong := p.settled(); len(wrong) > 0 {
 		t.Errorf("%s: left over:\n%s", where, strings.Join(wrong, "\n"))

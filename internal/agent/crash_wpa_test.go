@@ -172,7 +172,7 @@ func wpaRun(t *testing.T, server bool, at int, done bool) (steps []string) {
 	if taken := first.taken(); taken > 0 {
 		where += " (" + first.steps[taken-1] + ")"
 	}
-	f.closely.Store(true)
+	f.closely(true)
 	n.crash()
 	f.mu.Lock()
 	carried := f.carried

@@ -37,7 +37,8 @@ func (c *Client) Look(ctx context.Context) (Status, error) {
 	return c.look(ctx, &linux, openKernel)
 }
 
-func openKernel() (macsec.Kernel, error) { return macsec.New() }
+// openKernel is for a kernel without MACsec as well: it may have fences.
+func openKernel() (macsec.Kernel, error) { return macsec.NewLater() }
 
 func (c *Client) look(ctx context.Context, on *platform, open func() (macsec.Kernel, error)) (Status, error) {
 	var st Status

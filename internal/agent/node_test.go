@@ -148,6 +148,22 @@ type pair struct {
 	r1, r2 *node
 }
 
+// memoryDir is a directory in memory where there is one, as the run directory is: the
+// tests write it a hundred thousand times.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "lever-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
 func newPair(t *testing.T) *pair {
 	t.Helper()
 	p := &pair{wire: &wire{}}
@@ -161,7 +177,7 @@ func newPair(t *testing.T) *pair {
 	for i := range ends {
 		n := &node{
 			machine: newMachine(t, ends[i].Node), t: t, link: inventory.NodeLink{Link: l, Local: ends[i], Remote: ends[1-i : 2-i]},
-			channels: [2]*channel{newChannel(keys.A), newChannel(keys.B)}, runDir: t.TempDir(), stateDir: t.TempDir(), log: log,
+			channels: [2]*channel{newChannel(keys.A), newChannel(keys.B)}, runDir: memoryDir(t), stateDir: t.TempDir(), log: log,
 			policy: inventory.Policy{Mode: inventory.Enforce, SAKRekey: time.Hour},
 		}
 		if err := os.Mkdir(filepath.Join(n.runDir, linksDir), 0o700); err != nil {

@@ -31,7 +31,7 @@ func sampleRecord() *mka.Record {
 
 func newRunDir(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	if err := os.Mkdir(filepath.Join(dir, linksDir), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -110,6 +110,9 @@ func prepare(p plan) (consoles, error) {
 		if err := loadModules(p.Kernel.Modules, append(modules(), p.Modules...)); err != nil {
 			return consoles{}, err
 		}
+		if err := os.Symlink(p.Kernel.Modules, guestModules); err != nil {
+			return consoles{}, err
+		}
 	}
 	return streams, upLoopback()
 }

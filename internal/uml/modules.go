@@ -24,6 +24,18 @@ func modules() []string {
 	}
 }
 
+// guestModules is where a guest, and no other machine, finds the modules of its kernel.
+const guestModules = "/run/lever-guest-modules"
+
+// Guest says whether this process runs in a guest, whose kernel nobody else uses.
+func Guest() bool {
+	_, err := os.Lstat(guestModules)
+	return err == nil
+}
+
+// LoadModule loads a module that a test has removed from its guest.
+func LoadModule(name string) error { return loadModules(guestModules, []string{name}) }
+
 // parameters keep modules from making devices that nobody asked for.
 var parameters = map[string]string{"dummy": "numdummies=0", "bonding": "max_bonds=0"}
 
