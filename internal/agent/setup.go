@@ -24,9 +24,6 @@ func (t *task) setUpLink() error {
 	if err != nil {
 		return err
 	}
-	if p.index != t.parent.index {
-		t.fenceSeen = time.Time{} // that was another interface's
-	}
 	t.parent, t.began = p, time.Now()
 	old, err := readLinkFile(t.server.opts.RunDir, t.link.ID)
 	if err != nil {
