@@ -123,13 +123,13 @@ func (p *Port) follow(k *dataKey) {
 	p.persistDirty = true
 }
 
-// promote makes the SAK with which its key server transmits the latest one
+// promote makes the SAK with which its key server transmits, and that all receive, the latest one
 // again, or else the one that carries our frames; the others go when all use it.
 func (p *Port) promote() {
 	c := &p.cp
 	c.latest = c.carrying()
 	for _, k := range c.olds {
-		if k.owner != nil && k.owner.server != nil && k.owner.server.transmits(k.ki) {
+		if k.owner != nil && k.owner.server != nil && k.owner.server.transmits(k.ki) && k.received() {
 			c.latest = k
 			break
 		}
