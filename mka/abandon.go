@@ -51,10 +51,10 @@ func (p *Port) orphaned(l *dataKey) bool {
 // refused says whether l is ours and of another CAK than the SAK that still
 // serves somebody who is lost under l's: he has given that CAK up. Or, when it
 // is late, somebody whom l is not for: he came back after it was made, and the
-// others wait for a SAK that is for all.
+// others wait for a SAK that is for all. But not while a live peer transmits with it.
 func (p *Port) refused(l *dataKey) bool {
 	late := due(p.now, p.cp.receiveBy) || due(p.now, l.created.Add(2*p.cfg.Life))
-	return l.owner != nil && l.owner.serving && !l.tx && !p.operating() && p.leaves(l, !late)
+	return l.owner != nil && l.owner.serving && !l.tx && !p.operating() && !p.used(l) && p.leaves(l, !late)
 }
 
 // leaves says whether somebody is served by the SAK that carries our frames, of
@@ -123,13 +123,13 @@ func (p *Port) follow(k *dataKey) {
 	p.persistDirty = true
 }
 
-// promote makes the SAK with which its key server transmits the latest one
+// promote makes the SAK with which its key server transmits, and that all receive, the latest one
 // again, or else the one that carries our frames; the others go when all use it.
 func (p *Port) promote() {
 	c := &p.cp
 	c.latest = c.carrying()
 	for _, k := range c.olds {
-		if k.owner != nil && k.owner.server != nil && k.owner.server.transmits(k.ki) {
+		if k.owner != nil && k.owner.server != nil && k.owner.server.transmits(k.ki) && k.received() {
 			c.latest = k
 			break
 		}

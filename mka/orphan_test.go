@@ -1,12 +1,14 @@
 package mka_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/lever-link/lever/internal/sim"
+	"github.com/lever-link/lever/internal/simlink"
 	"github.com/lever-link/lever/mka"
 )
 
@@ -129,6 +131,51 @@ func forgottenSAK(t *testing.T, after time.Duration) {
 	for _, m := range those {
 		if st := m.Status(); st.Rekeying || !st.Secured || st.KI != a.Status().KI {
 			t.Errorf("%s: back after %v: rekeying %v, secured %v with %v", m.Name, after, st.Rekeying, st.Secured, st.KI)
+		}
+	}
+}
+
+// A key server that dies when one of two has not heard that it transmits with the SAK of a
+// new CAK, and is missed under that CAK first: the other transmits with it already, and
+// goes on being heard.
+func TestSAKOfALostServerThatAnotherUses(t *testing.T) {
+	s := newSim(t, 1)
+	a, b, c := s.Add("a", 3, nil), s.Add("b", 1, nil), s.Add("c", 2, nil)
+	for _, m := range s.Members {
+		m.Start(epoch1)
+	}
+	s.mustSecure(5 * time.Second)
+	s.Net.Run(10 * time.Second)
+	s.Segment.Tap = func(_ time.Time, from *simlink.Station, f []byte) {
+		c.Station.Heal()
+		if from == b.Station && bytes.Contains(f, []byte(epoch2.CKN)) && c.SAs.TransmitSAs() > 1 {
+			c.Station.Cut(b.Station)
+		}
+	}
+	lost := ""
+	s.Stepped = func(*sim.Member, *mka.Output) {
+		if lost == "" && !s.Carries(a, c) {
+			lost = fmt.Sprintf("%v: a does not reach c any more", s.Since())
+		}
+	}
+	secured := a.Saw(mka.NoticeSecured)
+	for _, m := range s.Members {
+		m.AddCAK(epoch2)
+	}
+	for range 1000 {
+		if s.Net.Run(10 * time.Millisecond); a.Saw(mka.NoticeSecured) > secured {
+			break
+		}
+	}
+	s.Net.Run(2500 * time.Millisecond)
+	b.Kill()
+	s.Net.Run(time.Minute)
+	if lost != "" {
+		t.Error(lost)
+	}
+	for _, m := range []*sim.Member{a, c} {
+		if st := m.Status(); st.Rekeying || !st.Secured || st.KI != a.Status().KI {
+			t.Errorf("%s: rekeying %v, secured %v with %v", m.Name, st.Rekeying, st.Secured, st.KI)
 		}
 	}
 }

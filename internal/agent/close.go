@@ -48,7 +48,7 @@ func (t *task) fence(stood bool) error {
 	state, seeErr := on.inspectFence(index, opts)
 	if seeErr != nil {
 		err = errors.Join(err, seeErr)
-		if scarce(seeErr) && time.Since(t.fenceSeen) < fenceTrusted {
+		if scarce(seeErr) && t.seen == (shut{index, opts}) && time.Since(t.seenAt) < fenceTrusted {
 			t.log.Warn("the fence could not be looked at; it was closed a moment ago, and is looked at again", "interface", t.parent.name, "error", err)
 			return nil
 		}
@@ -66,7 +66,8 @@ func (t *task) fence(stood bool) error {
 }
 
 // fenceTrusted is how long a fence that was seen closed counts as closed when this
-// process, or the kernel, lacks what it takes to look. It is looked at each driftPeriod.
+// process, or the kernel, lacks what it takes to look: unless another one is wanted by
+// now, or the kernel has told of a change. It is looked at each driftPeriod.
 const fenceTrusted = 5 * time.Second
 
 // scarce says whether what failed has failed for want of descriptors or memory, which
@@ -77,8 +78,8 @@ func scarce(err error) bool {
 
 // showFence raises what an operator should know of the fence as it is now.
 func (t *task) showFence(state fence.State, err error) {
-	if !state.Leaks() {
-		t.fenceSeen = time.Now()
+	if err == nil && !state.Leaks() {
+		t.seen, t.seenAt = shut{t.parent.index, t.fenceOptions()}, time.Now()
 	}
 	t.meter.fence(state)
 	var found []health.Fault

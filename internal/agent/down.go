@@ -33,6 +33,7 @@ func (t *task) takeDown() error {
 	if err := removeLinkFile(t.server.platform.files, t.server.opts.RunDir, f.Link); err != nil {
 		return fmt.Errorf("take link %s down: the fence stays: %w", f.Link, err)
 	}
+	t.shut, t.seen = shut{}, shut{} // even if it does not open: what is amiss is our doing
 	if err := openFence(&t.server.platform, p, f); err != nil {
 		return err
 	}

@@ -233,6 +233,26 @@ func TestDownUnderAnAgentThatFails(t *testing.T) {
 	}
 }
 
+// TestDownThatOpensHalfAFence: what is closed again then was opened by nobody else.
+func TestDownThatOpensHalfAFence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newSecuredPair(t)
+		time.Sleep(10 * time.Second)
+		p.r1.server.mu.Lock()
+		on := &p.r1.server.tasks["l1"].server.platform
+		p.r1.server.mu.Unlock()
+		open := on.openFence
+		on.openFence = func(index int) error { return errors.Join(open(index), syscall.EPERM) }
+		if err := p.r1.ask("down"); !errors.Is(err, syscall.EPERM) {
+			t.Errorf("it says %v", err)
+		}
+		time.Sleep(5 * time.Second)
+		if st := p.r1.status(); st.State != StateSecured || has(st, health.FenceDrift) || !p.r1.now().fenced {
+			t.Errorf("%s, fenced %v, %q", st.State, p.r1.now().fenced, st.Faults)
+		}
+	})
+}
+
 // TestDownTwiceInOneCommand names a link twice, without an agent.
 func TestDownTwiceInOneCommand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -137,10 +137,11 @@ func (t *task) mend(ds []secy.Difference, now time.Time) {
 		t.log.Error("associations could not be put right", "device", t.device.Name, "error", err)
 	}
 	for _, d := range ds {
-		if d.UsedUp {
-			t.usedUp(now)
-		} else {
+		switch {
+		case !d.UsedUp:
 			t.drifted(health.SecYDrift, d.Kind, d.Detail, now)
+		case d.Encoding: // else another SAK is in use already
+			t.usedUp(now)
 		}
 		if d.Lost.Kind == mka.EventSALost {
 			t.step(d.Lost)

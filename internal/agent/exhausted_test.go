@@ -76,3 +76,53 @@ func TestPacketNumbersUsedUp(t *testing.T) {
 		})
 	}
 }
+
+// The packet numbers of a SAK are used up when another one is in use already, and it is
+// not retired yet: nothing stops, nobody has done it, and nothing is said.
+func TestPacketNumbersOfTheOldSAKUsedUp(t *testing.T) {
+	for name, restart := range map[string]bool{"running": false, "restarted": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t)
+				p.change(func(l *inventory.Link) { l.Cipher = inventory.GCMAES256 })
+				p.deliver(epoch(t, "1.0"))
+				p.start()
+				p.secured(time.Second)
+				time.Sleep(30 * time.Second)
+				d := p.r1.device()
+				if err := p.r1.ask("rekey"); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(500 * time.Millisecond)
+				synctest.Wait()
+				if now := p.r1.device(); now.EncodingAN == d.EncodingAN || now.TxSC.SA(d.EncodingAN) == nil {
+					t.Fatalf("there are not two SAKs: %+v", now)
+				}
+				if restart {
+					p.r1.halt()
+					p.wire.sever(true)
+				}
+				for _, n := range []uint64{1 << 31, 1<<31 - p.r1.device().TxSC.SA(d.EncodingAN).NextPN} {
+					if err := p.r1.kernel.MoveTx(d.Index, d.EncodingAN, n); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if restart {
+					p.r1.start()
+				}
+				for range 10 {
+					time.Sleep(500 * time.Millisecond)
+					if st := p.r1.status(); has(st, health.PNsUsedUp) || has(st, health.SecYDrift) {
+						t.Fatalf("%q", st.Faults)
+					}
+				}
+				if now := p.r1.device(); now.TxSC.SA(d.EncodingAN) != nil {
+					t.Errorf("it is still there: %+v", now.TxSC.SAs)
+				}
+				p.wire.sever(false)
+				time.Sleep(20 * time.Second)
+				p.secured(0)
+			})
+		})
+	}
+}

@@ -208,3 +208,32 @@ func TestFiltersThatAreRefused(t *testing.T) {
 		}
 	})
 }
+
+// TestFiltersThatWereRefusedInBetween: a refusal leaves the lanes sorted by some of what
+// was and some of what was to be, and that is put right also when nothing is to change any
+// more.
+func TestFiltersThatWereRefusedInBetween(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newSecuredPair(t)
+		asked := func() int {
+			synctest.Wait()
+			p.r1.mu.Lock()
+			defer p.r1.mu.Unlock()
+			return p.r1.asked["focus"]
+		}
+		time.Sleep(5*time.Second + 100*time.Millisecond)
+		p.r1.failing("focus", errors.New("cannot allocate memory"))
+		before := asked()
+		p.wire.sever(true)
+		time.Sleep(10 * time.Second) // the peer is lost
+		p.wire.sever(false)
+		time.Sleep(5 * time.Second) // and is back
+		refused := asked()
+		p.r1.failing("focus", nil)
+		time.Sleep(5 * time.Second)
+		if now := asked(); refused == before || now != refused+1 {
+			t.Errorf("asked %d times, refused %d times, and then asked %d times; want once", before, refused-before, now-refused)
+		}
+		p.secured(0)
+	})
+}

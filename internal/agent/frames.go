@@ -161,7 +161,8 @@ func (t *task) refocus() {
 			}
 		}
 	}
-	if f.Equal(t.focused) || time.Now().Before(t.refocusAt) {
+	// After a refusal the lanes are sorted by some of both.
+	if f.Equal(t.focused) && t.refocusAt.IsZero() || time.Now().Before(t.refocusAt) {
 		return
 	}
 	if err := t.conn.Focus(f); err != nil {

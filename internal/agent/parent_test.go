@@ -4,6 +4,9 @@ package agent
 
 import (
 	"errors"
+	"os"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -128,6 +131,43 @@ func TestParentIsSetUp(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestParentIsHeldUnrecorded has the agent hold the interface down at a moment at which
+// it cannot write that down: it does so as soon as it can, for a restart takes what is not
+// written for an order.
+func TestParentIsHeldUnrecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var refused atomic.Bool
+		s := newSite(t, twoLinks, func(s *site) {
+			s.files = func(_ *node, f *files) {
+				write := f.write
+				f.write = func(path string, text []byte) error {
+					if refused.Load() {
+						return &os.PathError{Op: "write", Path: path, Err: syscall.EMFILE}
+					}
+					return write(path, text)
+				}
+			}
+		})
+		time.Sleep(10*time.Second + 100*time.Millisecond)
+		refused.Store(true)
+		s.r1.failing("close fence", errors.New("occupied"))
+		s.r1.change(s.r1.iface("eth4"), func(p *port) { p.fenced = false })
+		time.Sleep(3 * time.Second)
+		if s.r1.upAt("eth4") {
+			t.Error("its fence is open, and it is up")
+		}
+		refused.Store(false)
+		time.Sleep(3 * time.Second)
+		s.r1.halt()
+		s.r1.failing("close fence", nil)
+		s.startAt(s.r1)
+		time.Sleep(5 * time.Second)
+		if !s.r1.upAt("eth4") {
+			t.Error("it stays down")
+		}
+	})
 }
 
 func (m *machine) upAt(name string) bool {

@@ -47,28 +47,31 @@ func (f *openFences) closed() <-chan struct{} {
 	return f.none
 }
 
-// awaitFences returns when no link is without its fence any more, or when one takes too
-// long. It says whether ctx has not ended before.
-func (s *server) awaitFences(ctx context.Context) bool {
+// awaitFences returns when no link is without its fence any more, which it says, or when
+// one takes too long, or ctx has ended.
+func (s *server) awaitFences(ctx context.Context) (closed bool) {
 	patience := time.NewTimer(fencePatience)
 	defer patience.Stop()
 	select {
 	case <-s.unfenced.closed():
+		return true
 	case <-patience.C:
 		s.log.Error("ready, but for links whose fence has not been closed", "after", fencePatience)
 	case <-ctx.Done():
-		return false
 	}
-	return true
+	return false
 }
 
 // readyWhenFenced says that the agent is at work when no link is without its fence any
 // more: the service manager has the network wait for that.
 func (s *server) readyWhenFenced(ctx context.Context) {
-	if !s.awaitFences(ctx) {
+	closed := s.awaitFences(ctx)
+	if ctx.Err() != nil {
 		return
 	}
-	s.log.Info("ready: every fence that can be is closed")
+	if closed {
+		s.log.Info("ready: every fence that can be is closed")
+	}
 	s.ready()
 	close(s.atWork)
 }
@@ -87,15 +90,12 @@ func (s *server) reloading() (over func()) {
 			return
 		}
 		s.group.Go(func() error {
-			if !s.awaitFences(s.ctx) {
-				return nil
-			}
+			s.awaitFences(s.ctx)
 			select {
 			case <-s.atWork:
 			case <-s.ctx.Done():
-				return nil
 			}
-			if s.reloads.Load() == n { // else a later one speaks for this
+			if s.ctx.Err() == nil && s.reloads.Load() == n { // else a later one speaks for this
 				s.ready()
 			}
 			return nil

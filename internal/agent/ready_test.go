@@ -146,6 +146,9 @@ func TestReloadIsReadyWhenFenced(t *testing.T) {
 				if now := r.ready.Load(); now <= said {
 					t.Errorf("ready %d times after %d at last", now, said)
 				}
+				if c.forever && c.atBoot && strings.Contains(s.r1.log.String(), "every fence that can be is closed") {
+					t.Error("the log says that every fence is closed")
+				}
 			})
 		})
 	}

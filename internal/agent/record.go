@@ -144,16 +144,17 @@ func marked(alias, link string) (generation uint64, err error) {
 // hold notes, before the agent sets the link's interface down, that this will be its own
 // doing: an interface that an operator has set down stays so.
 func (t *task) hold(index int) {
-	if p, err := t.server.platform.findIndex(index); err == nil && !p.up {
+	if p, err := t.server.platform.findIndex(index); err == nil && !p.up && !t.held {
 		return // it is somebody else's already
 	}
+	again := t.held // and what could not be recorded may be by now
 	t.held, t.file.Held = true, true
 	f, err := readLinkFile(t.server.opts.RunDir, t.link.ID)
 	if err == nil && f != nil && !f.Held {
 		f.Held = true
 		err = f.write(t.server.platform.files, t.server.opts.RunDir)
 	}
-	if err != nil {
+	if err != nil && !again {
 		t.log.Warn("that the agent holds the interface down could not be recorded: after a restart it will not set it up", "interface", t.parent.name, "error", err)
 	}
 }

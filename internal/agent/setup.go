@@ -24,9 +24,6 @@ func (t *task) setUpLink() error {
 	if err != nil {
 		return err
 	}
-	if p.index != t.parent.index {
-		t.fenceSeen = time.Time{} // that was another interface's
-	}
 	t.parent, t.began = p, time.Now()
 	old, err := readLinkFile(t.server.opts.RunDir, t.link.ID)
 	if err != nil {
@@ -102,7 +99,7 @@ func (t *task) makePort(suite mka.CipherSuite, old *linkFile) error {
 	if err != nil {
 		t.log.Warn("what an earlier agent left could not be removed", "device", t.device.Name, "error", err)
 	}
-	if did.UsedUp > 0 {
+	if did.UsedUp {
 		t.usedUp(t.began)
 	}
 	if did.SwitchedOn > 0 {
@@ -125,7 +122,7 @@ func (t *task) makePort(suite mka.CipherSuite, old *linkFile) error {
 			t.ki = k.KI
 		}
 	}
-	t.missed(old, adopted, did.UsedUp > 0)
+	t.missed(old, adopted, did.UsedUp)
 	t.epochs = map[mka.CKN]keys.Epoch{}
 	t.log.Info("link is set up", "interface", t.parent.name, "device", t.device.Name,
 		"sci", t.device.SCI.String(), "cipher", suite.String(), "adopted_saks", len(adopted))

@@ -47,6 +47,48 @@ func TestFenceThatCannotBeLookedAt(t *testing.T) {
 	}
 }
 
+// What was seen says nothing of a fence of which the kernel has told meanwhile that it was
+// changed, nor of another one that is wanted now.
+func TestFenceThatIsAnotherSinceItWasSeen(t *testing.T) {
+	for name, c := range map[string]struct {
+		mode   string
+		change func(s *site)
+	}{
+		"somebody opens it": {"enforce", func(s *site) {
+			p := s.r1.iface("eth4")
+			s.r1.mu.Lock()
+			p.fenced = false
+			s.r1.mu.Unlock()
+			s.r1.links.signalFence(p.index)
+		}},
+		"it only counted so far": {"monitor", func(s *site) {
+			s.write(twoLinks)
+			s.r1.server.reload("SIGHUP", true)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, strings.Replace(twoLinks, "enforce", c.mode, 1))
+				time.Sleep(10*time.Second + 100*time.Millisecond)
+				s.r1.failing("close fence", syscall.EMFILE)
+				s.r1.failing("inspect fence", syscall.EMFILE)
+				c.change(s)
+				synctest.Wait()
+				s.r1.mu.Lock()
+				up, fenced := s.r1.port.up, s.r1.port.fenced
+				s.r1.mu.Unlock()
+				if up && !fenced {
+					t.Error("plain frames may pass")
+				}
+				s.r1.failing("close fence", nil)
+				s.r1.failing("inspect fence", nil)
+				time.Sleep(30 * time.Second)
+				s.want(s.r1, "l1", StateSecured)
+			})
+		})
+	}
+}
+
 // Who was kept from looking himself does not take for wedged whom he watches.
 func TestStarvedIsNotWedged(t *testing.T) {
 	at := time.Now()

@@ -43,8 +43,10 @@ type task struct {
 
 	// The state of the current session; zero between sessions.
 	parent parent
-	// fenceSeen is when the fence was last seen closed.
-	fenceSeen time.Time
+	// seen is the fence that was last seen closed, at seenAt; zero when the kernel has told
+	// of a change since.
+	seen      shut
+	seenAt    time.Time
 	device    *macsec.Device
 	secy      secy.SecY
 	conn      mkaConn
@@ -193,6 +195,7 @@ func (t *task) pause(ctx context.Context) bool {
 				return true
 			}
 		case <-t.events.fence:
+			t.seen = shut{}
 			if !t.takenDown && t.fenceAmiss() {
 				return true
 			}
@@ -315,6 +318,7 @@ func (t *task) session(ctx context.Context) error {
 				return err
 			}
 		case <-t.events.fence:
+			t.seen = shut{}
 			if err := t.checkFence(); err != nil {
 				return cmp.Or(t.look(), err) // unless the interface itself is gone
 			}

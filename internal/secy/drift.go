@@ -19,8 +19,9 @@ type Difference struct {
 	Repair func() error
 	// Lost, if it is an EventSALost, is what the Port must be told afterwards.
 	Lost mka.Event
-	// UsedUp: nobody has done this, the packet numbers of a transmit SA are at their end.
-	UsedUp bool
+	// UsedUp: nobody has done this, the packet numbers of a transmit SA are at their end;
+	// Encoding: of the one in use.
+	UsedUp, Encoding bool
 }
 
 func (d Difference) String() string {
@@ -135,7 +136,7 @@ func (y *SecY) Compare(found *macsec.SecY, want []mka.Association, receiveSCs []
 		case sa.NextPN == 0:
 			// The kernel has switched it off; on again, it would begin with packet number 1.
 			first = append(first, Difference{
-				Kind: "packet numbers used up", Detail: fmt.Sprintf("AN %d, KI %v", sa.AN, a.KI), UsedUp: true,
+				Kind: "packet numbers used up", Detail: fmt.Sprintf("AN %d, KI %v", sa.AN, a.KI), UsedUp: true, Encoding: a.Encoding,
 				Repair: y.op(mka.Op{Kind: mka.OpDeleteTransmitSA, SCI: own, AN: a.AN}),
 				Lost:   mka.Event{Kind: mka.EventSALost, KI: a.KI, SCI: own},
 			})

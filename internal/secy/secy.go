@@ -174,7 +174,7 @@ func (y *SecY) Sweep(found *macsec.SecY) (did Swept, err error) {
 			errs = append(errs, err)
 			return false
 		}
-		did.UsedUp++
+		did.UsedUp = did.UsedUp || sa.AN == found.EncodingAN
 		return true
 	})
 	encoding := found.TxSC.SA(found.EncodingAN)
@@ -215,5 +215,8 @@ func (y *SecY) Sweep(found *macsec.SecY) (did Swept, err error) {
 	return did, errors.Join(errs...)
 }
 
-// Swept is how many SAs were switched on, and how many deleted as used up.
-type Swept struct{ SwitchedOn, UsedUp int }
+// Swept is how many SAs were switched on, and whether the one in use was deleted as used up.
+type Swept struct {
+	SwitchedOn int
+	UsedUp     bool
+}

@@ -92,7 +92,7 @@ func (h *Hour) withdraw(m *Member, c CAK, kind mka.EventKind) {
 		return
 	}
 	if kind == mka.EventRevokeCAK {
-		r.closing = append(r.closing, c.CKN)
+		m.run(func() { r.closing = append(r.closing, c.CKN) }) // in a stall it hears of it later
 	}
 	m.Step(mka.Event{Kind: kind, CKN: c.CKN})
 	h.closed(m)
