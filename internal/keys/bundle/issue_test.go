@@ -107,6 +107,22 @@ func TestRevokedOnALinkThatIsGone(t *testing.T) {
 	}
 }
 
+// What another key has signed is not taken back from a node that nothing can be sealed
+// to, and nobody is told that it was.
+func TestRevokedUnderAnotherKey(t *testing.T) {
+	f := newFleet(t)
+	f.issue(nil)
+	delete(f.to, "a")
+	o := f.opts
+	o.Key, o.Revoke = newKey(t), Revocation{Links: []string{"ab"}}
+	if r, err := Issue(t.Context(), o); err == nil || r.TakenBack || !strings.Contains(err.Error(), "another key") {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if len(f.material("a")) != 4 {
+		t.Errorf("a has %v", f.material("a"))
+	}
+}
+
 // What is lost or changed in the tree is written again, from the same seeds.
 func TestIssueRepairs(t *testing.T) {
 	f := newFleet(t)
