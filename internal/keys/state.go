@@ -69,13 +69,14 @@ func (s State) Merge(o State) State {
 	return out
 }
 
-// trim forgets the oldest of the material beyond maxSeen, but for what stays.
+// trim forgets the oldest of the material beyond maxSeen, but for what stays and for the
+// mark's, which may come back after it was revoked.
 func (s State) trim(stays func(Epoch) bool) {
 	if len(s.Seen) <= maxSeen {
 		return
 	}
 	for _, e := range slices.SortedFunc(maps.Keys(s.Seen), Epoch.Compare)[:len(s.Seen)-maxSeen] {
-		if !stays(e) {
+		if e != s.HighWater && !stays(e) {
 			delete(s.Seen, e)
 		}
 	}
