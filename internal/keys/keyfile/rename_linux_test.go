@@ -1,6 +1,7 @@
 package keyfile_test
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 	"unsafe"
@@ -14,6 +15,13 @@ import (
 // between must not leave a key under a second name, which outlives its revocation.
 func TestNewFileHasOneName(t *testing.T) {
 	dir := t.TempDir()
+	probe := filepath.Join(dir, "probe")
+	if err := os.WriteFile(probe, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Renameat2(unix.AT_FDCWD, probe, unix.AT_FDCWD, probe+"d", unix.RENAME_NOREPLACE); err != nil {
+		t.Skip("this file system cannot: ", err)
+	}
 	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
 	if err != nil {
 		t.Skip("no inotify: ", err)
