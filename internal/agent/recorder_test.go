@@ -4,6 +4,7 @@ package agent
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -270,6 +271,29 @@ func TestRecorderLowersNoMark(t *testing.T) {
 		}
 		if err := r.Save("l1", mark(5)); err == nil || d.holds("l1").Number != 9 {
 			t.Errorf("a lower mark: %v; the disk holds %v", err, d.holds("l1"))
+		}
+	})
+}
+
+// What a Ring has forgotten, since a channel makes one generation after the other, the
+// recorder does not keep for it.
+func TestRecorderIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &disk{text: map[string]keys.State{}}
+		r := newRecorder(d)
+		const most = 1024
+		for first := uint32(1); first < 4*most; first += most / 2 {
+			s := keys.State{Seen: map[keys.Epoch][2]keys.Fingerprint{}}
+			for g := range uint32(most) {
+				s.Seen[keys.Epoch{Number: 1, Generation: first + g}] = [2]keys.Fingerprint{}
+			}
+			if err := r.Save("l1", s); err != nil {
+				t.Fatal(err)
+			}
+			loaded, err := r.Load("l1")
+			if err != nil || !maps.Equal(loaded.Seen, s.Seen) || !maps.Equal(d.text["l1"].Seen, s.Seen) {
+				t.Fatalf("%d epochs are remembered, and %d on the disk, of %d from %d on: %v", len(loaded.Seen), len(d.text["l1"].Seen), most, first, err)
+			}
 		}
 	})
 }

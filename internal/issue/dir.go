@@ -88,8 +88,12 @@ func (d *dirChannel) Issue(ctx context.Context, r Request) (Result, error) {
 			case r.Count > 0 && last[link] >= numbers[0]: // what it has had and was revoked stays so
 				res.Kept++
 			default:
-				done, err = dir.IssueNumbers(d.root, link, numbers)
-				res.Kept += len(numbers) - len(done)
+				var since time.Time
+				done, since, err = dir.IssueNumbers(d.root, link, numbers)
+				res.keptSince(since)
+				if err == nil {
+					res.Kept += len(numbers) - len(done)
+				}
 			}
 			for _, e := range done {
 				res.Written++

@@ -115,6 +115,19 @@ func TestDirOnASchedule(t *testing.T) {
 	}
 }
 
+// What could not be issued does not count as issued before.
+func TestDirCountsNoFailure(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "out")
+	c := issue.OpenDir(keys.A, root)
+	if err := errors.Join(os.MkdirAll(filepath.Join(root, "nm"), 0o700), os.Chmod(filepath.Join(root, "nm"), 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.Issue(t.Context(), issue.Request{Links: []string{"nm"}, Epochs: []uint64{29930400, 29930401}})
+	if err == nil || r.Written != 0 || r.Kept != 0 || !r.Since.IsZero() {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // What is counted by hand is never retired by a schedule.
 func TestCountedEpochsAreNotRetired(t *testing.T) {
 	c := issue.OpenDir(keys.A, filepath.Join(t.TempDir(), "out"))
@@ -272,7 +285,7 @@ func TestCountedEpochsGoOn(t *testing.T) {
 	if written, err := run(1); err != nil || !slices.Equal(written, []string{"l1:2.0", "l2:2.0"}) {
 		t.Errorf("after a revocation: %q, %v", written, err)
 	}
-	if _, err := dir.IssueNumbers(root, "l1", []uint64{math.MaxUint64}); err != nil {
+	if _, _, err := dir.IssueNumbers(root, "l1", []uint64{math.MaxUint64}); err != nil {
 		t.Fatal(err)
 	}
 	if written, err := run(1); err != nil || !slices.Equal(written, []string{fmt.Sprintf("l2:%d.0", uint64(math.MaxUint64))}) {

@@ -66,7 +66,7 @@ func (e *etcdChannel) Issue(ctx context.Context, r Request) (Result, error) {
 	} else {
 		p, err = e.admin.Issue(ctx, e.of(r.Links), r.Epochs, o, tell)
 	}
-	res := Result{Written: p.Issued, Kept: p.Present}
+	res := Result{Written: p.Issued, Kept: p.Present, Since: p.Since}
 	if p.Repaired > 0 {
 		res.Notes = append(res.Notes, fmt.Sprintf("%d were missing at some of their nodes, and were copied there", p.Repaired))
 	}

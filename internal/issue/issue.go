@@ -66,8 +66,18 @@ type Result struct {
 	// Written are the keys that were issued, one for each link and epoch (and, where
 	// each end is given its own copy to keep, for each end); Kept those that had been.
 	Written, Kept int
+	// Since is when the oldest of what had been issued was; zero if the channel does not
+	// know, or if nothing had been.
+	Since time.Time
 	// Notes say what was done besides, Warnings what the operator should see to.
 	Notes, Warnings []string
+}
+
+// keptSince notes when something of what had been issued was.
+func (r *Result) keptSince(at time.Time) {
+	if !at.IsZero() && (r.Since.IsZero() || at.Before(r.Since)) {
+		r.Since = at
+	}
 }
 
 // Target is what to revoke: one of Node, Link and Number.

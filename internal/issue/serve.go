@@ -30,6 +30,9 @@ type Server struct {
 	// leapt is when, by the monotonic clock, nothing of what is due now had been there: the
 	// clock has leapt ahead, or nothing was issued for long.
 	leapt time.Time
+	// sure is when, by the wall clock, there was last no doubt about it, and sureAt the
+	// same by the monotonic one.
+	sure, sureAt time.Time
 }
 
 // The times of a Server.
@@ -102,7 +105,8 @@ func (s *Server) once(ctx context.Context) (wait time.Duration, err error) {
 	// What is over goes all the same: it must not pile up for one node that cannot be
 	// issued for. But a clock that has leapt ahead says of everything in use that it is
 	// over: so what is new must have been out for an epoch.
-	if !s.leapt.IsZero() && time.Since(s.leapt) < epoch {
+	believed := s.believes(now, epoch, res)
+	if !believed || !s.leapt.IsZero() && time.Since(s.leapt) < epoch {
 		if err != nil {
 			return 0, err
 		}
@@ -120,6 +124,22 @@ func (s *Server) once(ctx context.Context) (wait time.Duration, err error) {
 		return 0, err
 	}
 	return s.untilNext(now, epoch), nil
+}
+
+// believes tells whether the clock has not leapt ahead, by what has come of issuing: a
+// server that was started again remembers nothing of it, but what is due now must have
+// been issued an epoch ago. Where that cannot be seen, since nothing can be issued, the
+// clock must have gone as the other one has since it could.
+func (s *Server) believes(now time.Time, epoch time.Duration, res Result) bool {
+	now = now.Round(0)
+	switch {
+	case !res.Since.IsZero() && now.Sub(res.Since) < epoch:
+		return false
+	case res.Since.IsZero() && res.Kept == 0:
+		return !s.sure.IsZero() && now.Sub(s.sure)-time.Since(s.sureAt) < epoch
+	}
+	s.sure, s.sureAt = now, time.Now()
+	return true
 }
 
 // untilNext is how long there is nothing to do.

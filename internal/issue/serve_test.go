@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -152,6 +154,75 @@ func TestServer(t *testing.T) {
 			t.Errorf("closed %d times, opened %d times or more", c.closed, len(c.issued))
 		}
 	})
+}
+
+// A server that is started again while the clock is ahead, or that cannot issue then,
+// erases nothing of what is in use either. What was issued an epoch ago says that the
+// clock was right: there was a pause.
+func TestServerThatIsStartedWhileTheClockIsAhead(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "net.yaml")
+	text := `apiVersion: lever/v1
+channels:
+  a: {type: dir, path: a}
+  b: {type: dir, path: b}
+sites: {s: {custody: controlled-building}}
+nodes: {n: {site: s}, m: {site: s}}
+links:
+  - {id: nm, a: n/eth0, z: m/eth0}
+`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inv, err := inventory.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	begin := func() *Server {
+		return &Server{
+			Log:  slog.New(slog.DiscardHandler),
+			Load: func() (*inventory.Inventory, error) { return inv, nil },
+			Open: func(inv *inventory.Inventory) (Channel, error) { return Open(keys.A, inv, Options{}) },
+			Now:  func() time.Time { return now },
+		}
+	}
+	link := filepath.Join(filepath.Dir(file), "a", "nm")
+	once := func(s *Server) error {
+		_, err := s.once(t.Context())
+		// What it has written is dated by the same clock.
+		names, rerr := os.ReadDir(link)
+		for _, n := range names {
+			path := filepath.Join(link, n.Name())
+			if info, err := n.Info(); err == nil && time.Since(info.ModTime()).Abs() < time.Hour {
+				rerr = errors.Join(rerr, os.Chtimes(path, now, now))
+			}
+		}
+		if rerr != nil {
+			t.Fatal(rerr)
+		}
+		return err
+	}
+	issue := func(what string, want int) {
+		t.Helper()
+		if err := once(begin()); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if names, err := os.ReadDir(link); err != nil || len(names) != want {
+			t.Errorf("%s: there are %d keys, want %d: %v", what, len(names), want, err)
+		}
+	}
+	issue("at first", 3)
+	now = now.Add(365 * 24 * time.Hour)
+	full, s := &recorded{err: errors.New("the disk is full")}, begin()
+	s.Open = func(*inventory.Inventory) (Channel, error) { return full, nil }
+	if _, err := s.once(t.Context()); !errors.Is(err, full.err) || len(full.retired) != 0 {
+		t.Errorf("when nothing could be issued: %v, and erased %v", err, full.retired)
+	}
+	issue("a year later", 6)
+	now = now.Add(time.Minute)
+	issue("started again", 6)
+	now = now.Add(inv.Policy.CAKEpoch)
+	issue("an epoch later", 4)
 }
 
 // Neither does an inventory with a mistake at the start end anything: it is an error

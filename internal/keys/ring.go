@@ -374,14 +374,7 @@ const maxSeen = 1024
 
 // trimSeen forgets the oldest of what was offered beyond maxSeen.
 func (r *Ring) trimSeen() {
-	if len(r.state.Seen) <= maxSeen {
-		return
-	}
-	for _, e := range slices.SortedFunc(maps.Keys(r.state.Seen), Epoch.Compare)[:len(r.state.Seen)-maxSeen] {
-		if _, offered := r.offers[e]; !offered {
-			delete(r.state.Seen, e)
-		}
-	}
+	r.state.trim(func(e Epoch) bool { _, offered := r.offers[e]; return offered })
 }
 
 // settleSources takes another place of a channel for the channel's as soon as that has

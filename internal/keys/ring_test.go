@@ -450,6 +450,24 @@ func TestStateIsBounded(t *testing.T) {
 	}
 }
 
+// What was confirmed is not forgotten for it, also while it is revoked: its name never
+// stands for another key.
+func TestConfirmedIsNotForgotten(t *testing.T) {
+	b := newBench(t)
+	b.do("a=1.0")
+	b.do("b=1.0")
+	b.do("ok=1.0")
+	number := keys.Epoch{Number: 2}
+	b.ring.Update(keys.B, keys.NewSnapshot("/keys/b", map[keys.Epoch][]byte{{Number: 1}: octets("b1.0"), number: octets("b2.0")}), b.now)
+	for g := range uint32(1100) {
+		b.ring.Update(keys.A, keys.NewSnapshot("/keys/a", map[keys.Epoch][]byte{{Number: 2, Generation: g}: octets(fmt.Sprint(g))}), b.now)
+	}
+	c := b.ring.Update(keys.A, keys.NewSnapshot("/keys/a", map[keys.Epoch][]byte{{Number: 1}: octets("other")}), b.now)
+	if len(c.Offers) != 0 || !slices.ContainsFunc(c.Findings, func(f keys.Finding) bool { return f.Code == health.KeyChanged }) {
+		t.Errorf("%d offers, findings %+v", len(c.Offers), c.Findings)
+	}
+}
+
 func TestFindingsKeepTheirAge(t *testing.T) {
 	b := newBench(t)
 	b.do("a=1.0,2.0")

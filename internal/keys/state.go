@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -53,7 +54,7 @@ func (s State) Clone() State {
 
 // Merge is what two records of one link know together: the later mark, with the age that
 // goes with it, and the material of its epochs, o's where both have it. Of one mark, s
-// knows the age.
+// knows the age. What s has forgotten since there was too much of it stays forgotten.
 func (s State) Merge(o State) State {
 	out := s.Clone()
 	if s.HighWater.Less(o.HighWater) {
@@ -64,7 +65,21 @@ func (s State) Merge(o State) State {
 	}
 	maps.Copy(out.Seen, o.Seen)
 	maps.DeleteFunc(out.Seen, func(e Epoch, _ [2]Fingerprint) bool { return e.Less(out.HighWater) })
+	out.trim(func(e Epoch) bool { _, seen := s.Seen[e]; return seen })
 	return out
+}
+
+// trim forgets the oldest of the material beyond maxSeen, but for what stays and for the
+// mark's, which may come back after it was revoked.
+func (s State) trim(stays func(Epoch) bool) {
+	if len(s.Seen) <= maxSeen {
+		return
+	}
+	for _, e := range slices.SortedFunc(maps.Keys(s.Seen), Epoch.Compare)[:len(s.Seen)-maxSeen] {
+		if e != s.HighWater && !stays(e) {
+			delete(s.Seen, e)
+		}
+	}
 }
 
 // stateFile is State on disk. Its link is repeated inside, because a file copied

@@ -106,11 +106,20 @@ func (l *ledger) revoke(o *Options) (changed bool, err error) {
 			}
 			if len(state.generations(link)) > 0 {
 				state.set(link, []uint32{})
+				l.lose(o, link)
 				changed = true
 			}
 		}
 	}
 	return changed, nil
+}
+
+// lose notes whom a link that the inventory does not have any more is taken from: it is
+// soon forgotten, and what they have must say so all the same.
+func (l *ledger) lose(o *Options, link string) {
+	if !o.has(link) {
+		l.Left = append(l.Left, membersOf(l.Links[link])...)
+	}
 }
 
 // takeBack leaves the links of a node without what they have, so that they never get
@@ -123,6 +132,7 @@ func (l *ledger) takeBack(o *Options, node string) (changed bool) {
 		for _, state := range l.Epochs {
 			if len(state.generations(link.ID)) > 0 {
 				state.set(link.ID, []uint32{})
+				l.lose(o, link.ID)
 				changed = true
 			}
 		}
@@ -312,11 +322,17 @@ func (l *ledger) forget(o *Options) (changed bool) {
 // gone are the links that the inventory no longer has, in order.
 func (l *ledger) gone(o *Options) (gone []string) {
 	for _, link := range slices.Sorted(maps.Keys(l.Links)) {
-		if _, ok := slices.BinarySearchFunc(o.Links, link, func(l LinkSpec, id string) int { return strings.Compare(l.ID, id) }); !ok {
+		if !o.has(link) {
 			gone = append(gone, link)
 		}
 	}
 	return gone
+}
+
+// has tells whether the inventory has a link.
+func (o *Options) has(link string) bool {
+	_, ok := slices.BinarySearchFunc(o.Links, link, func(l LinkSpec, id string) int { return strings.Compare(l.ID, id) })
+	return ok
 }
 
 // all are the links of the inventory and those that are gone from it, in order.

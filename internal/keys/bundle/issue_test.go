@@ -84,6 +84,45 @@ func TestIssue(t *testing.T) {
 	}
 }
 
+// What a node has with one that is revoked goes, also where the inventory does not have
+// the link any more and nothing can be sealed to the node.
+func TestRevokedOnALinkThatIsGone(t *testing.T) {
+	f := newFleet(t)
+	f.issue(nil)
+	delete(f.to, "a")
+	f.opts.Links, f.opts.Epochs = f.opts.Links[1:], nil // without ab
+	if r, err := Issue(t.Context(), f.opts); err == nil || !r.TakenBack || len(f.material("a")) != 4 {
+		t.Errorf("%+v, %v: a has %v", r, err, slices.Sorted(maps.Keys(f.material("a"))))
+	}
+	f.opts.Revoke = Revocation{Nodes: []string{"b"}}
+	for range 2 {
+		if r, err := Issue(t.Context(), f.opts); err == nil || !r.TakenBack {
+			t.Errorf("%+v, %v", r, err)
+		}
+		for name := range f.material("a") {
+			if strings.HasPrefix(name, "ab ") {
+				t.Errorf("b is revoked, and a has %s", name)
+			}
+		}
+	}
+}
+
+// What another key has signed is not taken back from a node that nothing can be sealed
+// to, and nobody is told that it was.
+func TestRevokedUnderAnotherKey(t *testing.T) {
+	f := newFleet(t)
+	f.issue(nil)
+	delete(f.to, "a")
+	o := f.opts
+	o.Key, o.Revoke = newKey(t), Revocation{Links: []string{"ab"}}
+	if r, err := Issue(t.Context(), o); err == nil || r.TakenBack || !strings.Contains(err.Error(), "another key") {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if len(f.material("a")) != 4 {
+		t.Errorf("a has %v", f.material("a"))
+	}
+}
+
 // What is lost or changed in the tree is written again, from the same seeds.
 func TestIssueRepairs(t *testing.T) {
 	f := newFleet(t)

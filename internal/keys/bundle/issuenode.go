@@ -73,7 +73,10 @@ func (w *writer) node(ctx context.Context, node string) error {
 		}
 	}
 	if cannot != nil && n.old == nil {
-		return cannot // there is nothing to take back
+		if _, err := os.Lstat(n.path(indexFile)); errors.Is(err, fs.ErrNotExist) {
+			return cannot // there is nothing to take back
+		}
+		return fmt.Errorf("%s; what it has is signed by another key, or damaged, and nothing of it is taken back until the node is enrolled again", cannot)
 	}
 	if err := n.index(listed); err != nil {
 		return err

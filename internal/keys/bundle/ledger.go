@@ -81,8 +81,8 @@ type journal struct {
 	// between them: other nodes are given other material, which needs another
 	// generation.
 	Links map[string]string `json:"links"`
-	// Left are nodes that are not on some link any more, and of which it is not known
-	// yet that what they have says so.
+	// Left are nodes that are not on some link any more, or from which one that is gone
+	// was taken, and of which it is not known yet that what they have says so.
 	Left []string `json:"left,omitempty"`
 	// Unfinished are reissues that may not all have been written yet. Asking for one
 	// again does not make a further generation.

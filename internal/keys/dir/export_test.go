@@ -19,5 +19,6 @@ func Issue(root, link string, n int) ([]keys.Epoch, error) {
 	for i := range n {
 		numbers = append(numbers, last+1+uint64(i))
 	}
-	return IssueNumbers(root, link, numbers)
+	done, _, err := IssueNumbers(root, link, numbers)
+	return done, err
 }

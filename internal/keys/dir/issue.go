@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/lever-link/lever/internal/keys"
 	"github.com/lever-link/lever/internal/keys/keyfile"
@@ -208,20 +209,29 @@ func write(root, link string, e keys.Epoch) error {
 
 // IssueNumbers writes new random material for those of the epochs given that the
 // directory does not have in any generation, and returns those written, also when it
-// fails half way. One that was revoked gets its next generation.
-func IssueNumbers(root, link string, numbers []uint64) ([]keys.Epoch, error) {
+// fails half way. One that was revoked gets its next generation. Since is when the
+// oldest of those that it had was written, zero if it had none.
+func IssueNumbers(root, link string, numbers []uint64) (done []keys.Epoch, since time.Time, err error) {
 	if _, err := prepare(root, link); err != nil {
-		return nil, err
+		return nil, since, err
 	}
 	have, err := names(root, link, false)
 	if err != nil {
-		return nil, fmt.Errorf("issuing for link %q in %s: %w", link, root, err)
+		return nil, since, fmt.Errorf("issuing for link %q in %s: %w", link, root, err)
 	}
 	all, err := names(root, link, true)
 	if err != nil {
-		return nil, fmt.Errorf("issuing for link %q in %s: %w", link, root, err)
+		return nil, since, fmt.Errorf("issuing for link %q in %s: %w", link, root, err)
 	}
-	var done []keys.Epoch
+	for _, e := range have {
+		if !slices.Contains(numbers, e.Number) {
+			continue
+		}
+		info, err := os.Lstat(filepath.Join(root, link, FileName(e)))
+		if err == nil && (since.IsZero() || info.ModTime().Before(since)) {
+			since = info.ModTime()
+		}
+	}
 	for _, n := range numbers {
 		of := func(e keys.Epoch) bool { return e.Number == n }
 		switch {
@@ -229,18 +239,18 @@ func IssueNumbers(root, link string, numbers []uint64) ([]keys.Epoch, error) {
 		case slices.ContainsFunc(all, of):
 			e, err := Reissue(root, link, n)
 			if err != nil {
-				return done, err
+				return done, since, err
 			}
 			done = append(done, e)
 		default:
 			e := keys.Epoch{Number: n}
 			if err := write(root, link, e); err != nil {
-				return done, err
+				return done, since, err
 			}
 			done = append(done, e)
 		}
 	}
-	return done, nil
+	return done, since, nil
 }
 
 // nodeMark is the mark in a channel's root that a node was revoked.

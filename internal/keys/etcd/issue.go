@@ -25,6 +25,9 @@ type Options struct {
 	Lifetime time.Duration
 	// Workers is how many requests are under way at once; 0 means 128.
 	Workers int
+
+	// there is told when what is there was issued.
+	there func(time.Time)
 }
 
 func (o Options) check() error {
@@ -63,6 +66,14 @@ func (a *Admin) Issue(ctx context.Context, links []LinkSpec, numbers []uint64, o
 		return Progress{}, err
 	}
 	var mu sync.Mutex
+	var since time.Time
+	o.there = func(at time.Time) {
+		mu.Lock()
+		defer mu.Unlock()
+		if since.IsZero() || at.Before(since) {
+			since = at
+		}
+	}
 	changed, whole := make(map[string]bool), make(map[string]int)
 	total := len(links) * len(numbers)
 	p, err := a.work(ctx, "issuing", total, o.Workers, progress, func(ctx context.Context, i int) (outcome, error) {
@@ -98,6 +109,7 @@ func (a *Admin) Issue(ctx context.Context, links []LinkSpec, numbers []uint64, o
 		}
 		return 0, fmt.Errorf("issuing epoch %d of link %q: it was revoked %d times; wait for the next one", e.Number, l.ID, maxRevoked)
 	})
+	p.Since = since
 	// The former keys of a link stay until it has all of the others.
 	links = slices.DeleteFunc(slices.Clone(links), func(l LinkSpec) bool { return whole[l.ID] < len(numbers) })
 	err = errors.Join(err, a.replace(ctx, links, others, changed, &p))
@@ -177,7 +189,7 @@ func (a *Admin) issue(ctx context.Context, l LinkSpec, e keys.Epoch, o Options) 
 	}
 	defer clear(text)
 	err = a.persist(ctx, what, func(ctx context.Context) (err error) {
-		done, err = a.ensure(ctx, l, e, text)
+		done, err = a.ensure(ctx, l, e, text, o.there)
 		return err
 	})
 	return done, err
@@ -187,7 +199,7 @@ func (a *Admin) issue(ctx context.Context, l LinkSpec, e keys.Epoch, o Options) 
 var errMoved = errors.New("somebody else writes at the same time")
 
 // ensure puts a text for all nodes of a link, unless there is one.
-func (a *Admin) ensure(ctx context.Context, l LinkSpec, e keys.Epoch, text []byte) (outcome, error) {
+func (a *Admin) ensure(ctx context.Context, l LinkSpec, e keys.Epoch, text []byte, there func(time.Time)) (outcome, error) {
 	var t pb.TxnRequest
 	for _, node := range l.Nodes {
 		name := a.names.key(node, l.ID, e)
@@ -206,11 +218,11 @@ func (a *Admin) ensure(ctx context.Context, l LinkSpec, e keys.Epoch, text []byt
 		return issued, nil
 	}
 	defer scrubAll(answer.Responses)
-	return a.repair(ctx, l, e, text, answer.Responses)
+	return a.repair(ctx, l, e, text, answer.Responses, there)
 }
 
 // repair copies what some nodes have to those that lack it.
-func (a *Admin) repair(ctx context.Context, l LinkSpec, e keys.Epoch, ours []byte, found []*pb.ResponseOp) (outcome, error) {
+func (a *Admin) repair(ctx context.Context, l LinkSpec, e keys.Epoch, ours []byte, found []*pb.ResponseOp, there func(time.Time)) (outcome, error) {
 	mark := len(l.Nodes)
 	if len(found) <= mark {
 		return 0, fmt.Errorf("asking for epoch %s of link %q: the cluster answered %d questions of %d", e, l.ID, len(found), mark+1)
@@ -219,6 +231,7 @@ func (a *Admin) repair(ctx context.Context, l LinkSpec, e keys.Epoch, ours []byt
 		return revoked, nil
 	}
 	var text []byte
+	var issuedAt time.Time
 	var lack []string
 	var t pb.TxnRequest
 	for i, node := range l.Nodes {
@@ -238,14 +251,18 @@ func (a *Admin) repair(ctx context.Context, l LinkSpec, e keys.Epoch, ours []byt
 		if text != nil && !bytes.Equal(text, kvs[0].Value) {
 			return 0, fmt.Errorf("epoch %s of link %q is there, but its nodes have different values; revoke it and issue another generation", e, l.ID)
 		}
-		text = kvs[0].Value
+		text, issuedAt = kvs[0].Value, v.issued
 	}
 	switch {
 	case text == nil:
 		return 0, errMoved
 	case len(lack) == 0 && bytes.Equal(text, ours):
 		return issued, nil // by a request whose answer was lost
-	case len(lack) == 0:
+	}
+	if there != nil {
+		there(issuedAt)
+	}
+	if len(lack) == 0 {
 		return present, nil
 	}
 	for _, name := range lack {

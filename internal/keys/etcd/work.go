@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // Progress is how far a run over many links is.
@@ -15,6 +16,8 @@ type Progress struct {
 	// that lacked them, Revoked are not issued since they were revoked (or were
 	// revoked by this run), Failed could not be done.
 	Issued, Present, Repaired, Revoked, Failed int
+	// Since is when the oldest of what was there was issued, zero if nothing was.
+	Since time.Time
 	// Keys are the values that were deleted, by a revocation or because the nodes of
 	// a link have changed; Replaced are the epochs of links for the latter reason.
 	Keys, Replaced int

@@ -57,10 +57,10 @@ func replace(path string, text []byte, mode fs.FileMode) error {
 
 // Create is Replace for a path at which nothing is yet: of two that write there at
 // the same time one gets an error that is fs.ErrExist, and changes nothing.
-func Create(path string, text []byte) error { return write(path, text, 0o600, link) }
+func Create(path string, text []byte) error { return write(path, text, 0o600, claim) }
 
 // CreatePublic is Create for what anybody may read.
-func CreatePublic(path string, text []byte) error { return write(path, text, 0o644, link) }
+func CreatePublic(path string, text []byte) error { return write(path, text, 0o644, claim) }
 
 // write writes a temporary file and gives it its name by publish.
 func write(path string, text []byte, mode fs.FileMode, publish func(from, to string) error) (err error) {
@@ -106,21 +106,18 @@ func about(path string, err error) error {
 	return err
 }
 
-// link gives a file another name that is not there yet, instead of its own. Unlike
-// rename, link(2) replaces nothing; where a file system has no links, there is
-// renameat2.
-func link(from, to string) error {
-	err := os.Link(from, to)
-	switch {
-	case err == nil:
-		return os.Remove(from)
-	case errors.Is(err, fs.ErrExist):
+// claim gives a file another name that is not there yet, instead of its own. Unlike
+// rename, renameat2 can do so and replace nothing. Where a file system cannot, there is
+// link(2), between which and the removal the file has two names.
+func claim(from, to string) error {
+	err := renameNew(from, to)
+	if err == nil || errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if err := renameNew(from, to); !errors.Is(err, errors.ErrUnsupported) {
+	if err := os.Link(from, to); err != nil {
 		return err
 	}
-	return err
+	return os.Remove(from)
 }
 
 // SyncDir makes the names in a directory durable.

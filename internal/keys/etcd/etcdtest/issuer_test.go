@@ -126,7 +126,10 @@ func TestRepairAndList(t *testing.T) {
 	root := do[*clientv3.Client](t)(s.c.Admin())
 	defer func() { _ = root.Close() }()
 	links := between("rep1", "rep2", "rep3", "rep4")
-	do[etcd.Progress](t)(a.Issue(ctx, links, []uint64{7}, life, nil))
+	began := time.Now().Truncate(time.Second)
+	if p, err := a.Issue(ctx, links, []uint64{7}, life, nil); err != nil || !p.Since.IsZero() {
+		t.Errorf("%+v, %v", p, err)
+	}
 	do[*clientv3.DeleteResponse](t)(root.Delete(ctx, "lever/nodes/r2/links/rep1/7.0"))
 	do[etcd.Progress](t)(a.Issue(ctx, between("rep2"), []uint64{8}, life, nil))
 	other := do[*clientv3.GetResponse](t)(root.Get(ctx, "lever/nodes/r1/links/rep2/8.0")).Kvs[0].Value
@@ -152,7 +155,7 @@ func TestRepairAndList(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 	p, err := a.Issue(ctx, links, []uint64{7}, life, nil)
-	if err == nil || p.Repaired != 1 || p.Present != 1 || p.Issued != 1 || p.Failed != 1 {
+	if err == nil || p.Repaired != 1 || p.Present != 1 || p.Issued != 1 || p.Failed != 1 || p.Since.Before(began) {
 		t.Errorf("%+v, %v", p, err)
 	}
 	want["rep1 7.0"], want["rep3 7.1"] = etcd.Complete, etcd.Complete // the revoked one has a successor
