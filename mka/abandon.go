@@ -123,8 +123,9 @@ func (p *Port) follow(k *dataKey) {
 	p.persistDirty = true
 }
 
-// promote makes the SAK with which its key server transmits, and that all receive, the latest one
-// again, or else the one that carries our frames; the others go when all use it.
+// promote makes the SAK with which its key server transmits, and that all receive, the
+// latest one again, or else the one that carries our frames; the others go when all use
+// it.
 func (p *Port) promote() {
 	c := &p.cp
 	c.latest = c.carrying()

@@ -48,7 +48,7 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 	}
 	for k := range c.keys {
 		if k.an == d.AN && !p.cfg.External && k.owner != nil && k.owner.livePeers() > 0 &&
-			(k.tx || k == l && k.saidRx || k.carriesToUs()) {
+			(k.tx || k == l && k.saidRx || p.used(k)) {
 			// It may not know yet what we say of this AN: under another CAK, or while it was away.
 			if c.heldKI != ki {
 				c.heldKI, c.heldUntil = ki, p.now.Add(DefaultHello)
@@ -81,11 +81,6 @@ func (p *Port) acceptSAK(pa *participant, pe *peer, m *MKPDU) {
 	p.conditions.clear(ConditionBadSAK, pa.ckn)
 	p.conditions.clear(ConditionReplayedKI, pa.ckn)
 	p.install(k)
-}
-
-// carriesToUs says whether a live peer says that it transmits with k.
-func (k *dataKey) carriesToUs() bool {
-	return slices.ContainsFunc(k.owner.peers, func(pe *peer) bool { return pe.live && pe.transmits(k.ki) })
 }
 
 // refuseKI reports that ki cannot be installed a second time, and asks for
