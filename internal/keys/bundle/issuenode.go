@@ -76,7 +76,8 @@ func (w *writer) node(ctx context.Context, node string) error {
 		if _, err := os.Lstat(n.path(indexFile)); errors.Is(err, fs.ErrNotExist) {
 			return cannot // there is nothing to take back
 		}
-		return fmt.Errorf("%s; what it has is signed by another key, or damaged, and nothing of it is taken back until the node is enrolled again", cannot)
+		// Not the cause that holds nothing up.
+		return errors.New(cannot.Error() + "; what it has is signed by another key, or damaged, and nothing of it is taken back until the node is enrolled again")
 	}
 	if err := n.index(listed); err != nil {
 		return err
