@@ -109,7 +109,7 @@ func (p *Port) leavesBehind(pa *participant, server *peer, m *MKPDU) bool {
 // strands says whether we would leave somebody behind by taking the SAK in m, whom
 // its key server does not hear, and with whom we talk under the one in use: that
 // is held against it for as long as patience lasts, as the key server may hear him
-// again.
+// again, or until he is back if he has announced to be away (802.1X-2020 9.18).
 func (p *Port) strands(pa *participant, server *peer, m *MKPDU) bool {
 	l := p.cp.latest
 	if l != nil && !l.tx {
@@ -118,11 +118,18 @@ func (p *Port) strands(pa *participant, server *peer, m *MKPDU) bool {
 	if l == nil || l.owner == nil {
 		return false
 	}
-	recent := p.now.Add(-2*p.cfg.Hello - p.cfg.Hello/2)
+	recent, away := p.now.Add(-2*p.cfg.Hello-p.cfg.Hello/2), false
 	if !slices.ContainsFunc(l.owner.peers, func(o *peer) bool {
-		return o.live && o.sci != server.sci && o.transmits(l.ki) && o.heard.After(recent) && !p.servedBy(pa, m, o)
+		if !o.live || o.sci == server.sci || !o.transmits(l.ki) || p.servedBy(pa, m, o) {
+			return false
+		}
+		away = away || p.now.Before(o.suspendedUntil)
+		return away || o.heard.After(recent)
 	}) {
 		return false
+	}
+	if away {
+		return true
 	}
 	if p.now.After(pa.strandUntil.Add(patience)) {
 		pa.strandUntil = p.now.Add(patience)

@@ -113,20 +113,11 @@ func forgottenSAK(t *testing.T, after time.Duration) {
 	s.Net.Run(after)
 	a.OpDelay, c.OpDelay = 0, 50*time.Millisecond
 	those := []*sim.Member{b, c, d} // who did not miss a thing
-	lost := ""
-	s.Stepped = func(*sim.Member, *mka.Output) {
-		for _, from := range those {
-			for _, to := range those {
-				if from != to && lost == "" && !s.Carries(from, to) {
-					lost = fmt.Sprintf("%v: %s does not reach %s any more", s.Since(), from.Name, to.Name)
-				}
-			}
-		}
-	}
+	lost := s.watch(those)
 	a.Start(epoch1)
 	s.Net.Run(time.Minute)
-	if lost != "" {
-		t.Errorf("back after %v: %s", after, lost)
+	if *lost != "" {
+		t.Errorf("back after %v: %s", after, *lost)
 	}
 	for _, m := range those {
 		if st := m.Status(); st.Rekeying || !st.Secured || st.KI != a.Status().KI {
@@ -178,4 +169,42 @@ func TestSAKOfALostServerThatAnotherUses(t *testing.T) {
 			t.Errorf("%s: rekeying %v, secured %v with %v", m.Name, st.Rekeying, st.Secured, st.KI)
 		}
 	}
+}
+
+// Somebody new, who would be key server, and who has not met the one that is away with
+// notice: those who wait for him take no SAK that is not for him.
+func TestNewcomerWaitsForWhoIsAway(t *testing.T) {
+	s := newSim(t, 1)
+	a, b, c := s.Add("a", 1, nil), s.Add("b", 2, nil), s.Add("c", 3, nil)
+	b.Start(epoch1)
+	c.Start(epoch1)
+	s.mustSecure(5*time.Second, b, c)
+	s.Net.Run(10 * time.Second)
+	c.Step(mka.Event{Kind: mka.EventSuspend, Suspend: 40 * time.Second})
+	s.Net.Run(time.Second)
+	c.Kill()
+	s.Net.Run(5 * time.Second)
+	lost := s.watch([]*sim.Member{b, c})
+	a.Start(epoch1)
+	s.Net.Run(30 * time.Second)
+	c.Start(epoch1)
+	s.mustSecure(10 * time.Second)
+	if *lost != "" {
+		t.Error(*lost)
+	}
+}
+
+// watch says when the first of those does not reach another any more.
+func (s *scene) watch(those []*sim.Member) *string {
+	lost := new(string)
+	s.Stepped = func(*sim.Member, *mka.Output) {
+		for _, from := range those {
+			for _, to := range those {
+				if from != to && *lost == "" && !s.Carries(from, to) {
+					*lost = fmt.Sprintf("%v: %s does not reach %s any more", s.Since(), from.Name, to.Name)
+				}
+			}
+		}
+	}
+	return lost
 }

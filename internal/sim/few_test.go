@@ -2,5 +2,5 @@
 
 package sim_test
 
-// fewSeeds is what a plain go test runs; make test runs 300.
+// fewSeeds is what a plain go test runs; make test runs more.
 const fewSeeds = 20

@@ -58,6 +58,17 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
+// TestSeedsThatFailed has what no shorter scenario shows: a restarted key server's SAK
+// that the others were just leaving (7310529), and a member in a stall that has not heard
+// of a revocation yet (7310650).
+func TestSeedsThatFailed(t *testing.T) {
+	for _, seed := range []uint64{7310529, 7310650} {
+		if r := sim.Run(seed, 0, time.Hour, nil); len(r.Failures) > 0 {
+			t.Errorf("seed %d: %s", seed, strings.Join(r.Failures, "\n"))
+		}
+	}
+}
+
 // keep runs a seed once more, with a diary and a capture of the MKPDUs.
 func keep(name string, r sim.Result) (string, error) {
 	diary, err := os.Create(name + ".txt")
