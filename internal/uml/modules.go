@@ -25,7 +25,7 @@ func modules() []string {
 }
 
 // guestModules is where a guest, and no other machine, finds the modules of its kernel.
-const guestModules = "/run/lever-guest-modules"
+const guestModules = "/dev/lever-guest-modules"
 
 // Guest says whether this process runs in a guest, whose kernel nobody else uses.
 func Guest() bool {
