@@ -121,7 +121,7 @@ func Run(ctx context.Context, opts Options) error {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	if opts.Override == nil {
-		opts.Override = new(overrides).read
+		opts.Override = newOverrides().read
 	}
 	// A link that flaps, or that somebody floods, must not fill the disk.
 	bounded := quiet.New(opts.Log.Handler(), quiet.Options{})

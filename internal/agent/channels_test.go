@@ -9,8 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/lever-link/lever/internal/health"
@@ -133,7 +135,7 @@ func TestReadOverride(t *testing.T) {
 	}
 	none := func(what, link string, at time.Time, wantErr string) {
 		t.Helper()
-		o, err := new(overrides).read(where, link, at)
+		o, err := newOverrides().read(where, link, at)
 		if !o.Until.IsZero() || (err == nil) != (wantErr == "") || err != nil && !strings.Contains(err.Error(), wantErr) {
 			t.Errorf("%s: %+v, %v", what, o, err)
 		}
@@ -146,7 +148,7 @@ func TestReadOverride(t *testing.T) {
 	write(ks[0], ks[1])
 	none("another link", "l2", now, "")
 	none("after its end", "l1", now.Add(time.Hour), "")
-	o, err := new(overrides).read(where, "l1", now)
+	o, err := newOverrides().read(where, "l1", now)
 	if err != nil || !o.Until.Equal(now.Add(time.Hour)) || o.Reason != "ticket 4711" || len(o.Signers) != 2 {
 		t.Errorf("%+v, %v", o, err)
 	}
@@ -161,4 +163,32 @@ func TestReadOverride(t *testing.T) {
 	none("a FIFO", "l1", now, "not a regular file")
 	where.File = ""
 	none("an inventory without one", "l1", now, "")
+}
+
+// A disk that hangs costs one read, however many links ask for however long, and is
+// asked again when it has answered.
+func TestOverrideOnADiskThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var reads atomic.Int64
+		answer := make(chan struct{})
+		r := newOverrides()
+		r.file = func(string) ([]byte, error) {
+			reads.Add(1)
+			<-answer
+			return []byte("a statement"), nil
+		}
+		for range 100 {
+			if _, err := r.text("age.override"); err == nil || !strings.Contains(err.Error(), "has not answered") {
+				t.Fatalf("got %v", err)
+			}
+		}
+		if n := reads.Load(); n != 1 {
+			t.Errorf("%d reads of one file at the same time", n)
+		}
+		close(answer)
+		synctest.Wait()
+		if text, err := r.text("age.override"); err != nil || string(text) != "a statement" || reads.Load() != 2 {
+			t.Errorf("%q, %v after %d reads", text, err, reads.Load())
+		}
+	})
 }

@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/singleflight"
 
 	"github.com/lever-link/lever/internal/keys"
 	"github.com/lever-link/lever/internal/keys/keyfile"
@@ -17,7 +16,26 @@ import (
 
 // overrides reads the files of overrides. One that does not answer, or is none, holds up
 // no link: it says nothing that is secret, so that anybody may have put it there.
-type overrides struct{ reads singleflight.Group }
+type overrides struct {
+	file func(path string) ([]byte, error) // keyfile.ReadPublic
+
+	mu    sync.Mutex
+	reads map[string]*reading // by path
+}
+
+// reading is one read of a file, for which all wait who ask meanwhile: a disk that hangs
+// for days costs one.
+type reading struct {
+	done chan struct{}
+	text []byte
+	err  error
+}
+
+func newOverrides() *overrides {
+	return &overrides{reads: map[string]*reading{}, file: func(path string) ([]byte, error) {
+		return keyfile.ReadPublic(path, int64(signed.Overhead))
+	}}
+}
 
 // read is Options.Override for a statement in a file, which two of the inventory's
 // signers must have signed.
@@ -58,13 +76,25 @@ func (r *overrides) read(where inventory.AgeOverride, link string, now time.Time
 
 // text reads a file in no more time than a link waits for a disk.
 func (r *overrides) text(path string) ([]byte, error) {
-	answer := r.reads.DoChan(path, func() (any, error) { return keyfile.ReadPublic(path, int64(signed.Overhead)) })
+	r.mu.Lock()
+	now := r.reads[path]
+	if now == nil {
+		now = &reading{done: make(chan struct{})}
+		r.reads[path] = now
+		go func() {
+			now.text, now.err = r.file(path)
+			r.mu.Lock()
+			delete(r.reads, path)
+			r.mu.Unlock()
+			close(now.done)
+		}()
+	}
+	r.mu.Unlock()
 	patience := time.NewTimer(recordPatience)
 	defer patience.Stop()
 	select {
-	case a := <-answer:
-		text, _ := a.Val.([]byte)
-		return text, a.Err
+	case <-now.done:
+		return now.text, now.err
 	case <-patience.C:
 		return nil, fmt.Errorf("read %s: the disk has not answered within %v", path, recordPatience)
 	}
