@@ -47,8 +47,9 @@ func (t *task) fence(stood bool) error {
 	}
 	state, seeErr := on.inspectFence(index, opts)
 	if seeErr != nil {
+		poor := scarce(seeErr) && (err == nil || scarce(err))
 		err = errors.Join(err, seeErr)
-		if scarce(seeErr) && t.seen == (shut{index, opts}) && time.Since(t.seenAt) < fenceTrusted {
+		if poor && t.seen == (shut{index, opts}) && time.Since(t.seenAt) < fenceTrusted {
 			t.log.Warn("the fence could not be looked at; it was closed a moment ago, and is looked at again", "interface", t.parent.name, "error", err)
 			return nil
 		}

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -16,22 +17,24 @@ import (
 // want of descriptors; one that nobody can look at for long, or for another reason, is.
 func TestFenceThatCannotBeLookedAt(t *testing.T) {
 	for _, tt := range []struct {
-		err     error
+		err     error // of closing, and of looking unless that has its own
+		looking error
 		lasting time.Duration
 		down    bool
 	}{
-		{syscall.EMFILE, 2 * time.Second, false},
-		{fmt.Errorf("open a socket: %w", syscall.ENOBUFS), 2 * time.Second, false},
-		{syscall.EMFILE, 10 * time.Second, true},
-		{errors.New("an answer that nobody understands"), 2 * time.Second, true},
+		{syscall.EMFILE, nil, 2 * time.Second, false},
+		{fmt.Errorf("open a socket: %w", syscall.ENOBUFS), nil, 2 * time.Second, false},
+		{syscall.EMFILE, nil, 10 * time.Second, true},
+		{errors.New("an answer that nobody understands"), nil, 2 * time.Second, true},
+		{errors.New("an answer that nobody understands"), syscall.EMFILE, 2 * time.Second, true},
 	} {
-		t.Run(fmt.Sprintf("%v for %v", tt.err, tt.lasting), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%v, %v for %v", tt.err, tt.looking, tt.lasting), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newSecuredPair(t)
 				time.Sleep(5 * time.Second)
 				p.r1.noted()
 				p.r1.failing("close fence", tt.err)
-				p.r1.failing("inspect fence", tt.err)
+				p.r1.failing("inspect fence", cmp.Or(tt.looking, tt.err))
 				time.Sleep(tt.lasting)
 				p.r1.failing("close fence", nil)
 				p.r1.failing("inspect fence", nil)
