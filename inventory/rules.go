@@ -261,21 +261,38 @@ func (c *checker) verdict(l *Link) {
 }
 
 // crossing checks that a link between sites that is inside lists what lies
-// between them.
+// between them. The sites are those of its nodes and of its segments, which are
+// listed from one end to the other, unless there are more than two ends.
 func (c *checker) crossing(l *Link) {
 	var sites []string
+	pass := func(site string) {
+		if site != "" && !slices.Contains(sites, site) {
+			sites = append(sites, site)
+		}
+	}
 	for _, e := range l.Ends {
-		if n := c.inv.Nodes[e.Node]; n != nil && n.Site != "" && !slices.Contains(sites, n.Site) {
-			sites = append(sites, n.Site)
+		if n := c.inv.Nodes[e.Node]; n != nil {
+			pass(n.Site)
 		}
 	}
-	if len(sites) < 2 {
-		return
-	}
+	ever := slices.ContainsFunc(l.Segments, func(s Segment) bool { return s.Site == "" && !s.Custody.withinSite() })
+	last, crossed := "", false
 	for _, s := range l.Segments {
-		if s.Site == "" && !s.Custody.withinSite() {
-			return
+		switch {
+		case s.Site != "":
+			if last != "" && s.Site != last && !crossed && ever && !l.Group {
+				c.errorf(s.siteAt, "link %s claims to be inside, but none of its segments lies between %s and %s: list it, with the custody of the way between them",
+					l.ID, last, s.Site)
+				return
+			}
+			last, crossed = s.Site, false
+			pass(s.Site)
+		case !s.Custody.withinSite():
+			crossed = true
 		}
+	}
+	if len(sites) < 2 || ever {
+		return
 	}
 	c.errorf(l.segmentsAt, "link %s runs between sites %s and claims to be inside, but none of its segments lies between the sites: list it, with the custody of the way between them",
 		l.ID, strings.Join(sites, " and "))
