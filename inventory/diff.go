@@ -64,7 +64,7 @@ const (
 	FenceClosed               // plain frames are barred from now on
 	FenceRedone               // other frames than before may pass it
 	FenceStays                // it outlives the link, until lever down
-	FenceReplaced             // the heir's verdict decides
+	FenceReplaced             // the heir has it, and does not open it
 )
 
 // lasting is what a change of a field of a [Link], its [MKA] or a [Policy] means
@@ -156,6 +156,9 @@ func (e *EndChange) decide(running, next *Inventory, whole SessionChange, heirs 
 		}
 		if h := heirs[device{e.Node, e.Before.Local.Interface}]; h != nil {
 			e.Heir, e.Fence = h.ID, FenceReplaced
+			if barred && (h.Verdict.Kind != Encrypt || next.Policy.Mode != Enforce) {
+				e.Fence = FenceOpened
+			}
 		} else if barred {
 			e.Fence = FenceStays
 		}
@@ -342,7 +345,11 @@ func (e *EndChange) Words() string {
 	switch e.Fence {
 	case FenceSame:
 	case FenceOpened:
-		said = append(said, "fence opened: plain frames may pass")
+		if e.Heir == "" {
+			said = append(said, "fence opened: plain frames may pass")
+			break
+		}
+		said = append(said, fmt.Sprintf("fence on %[1]s opened: plain frames may pass; %[1]s is now of link %[2]s", e.Before.Local.Interface, e.Heir))
 	case FenceClosed:
 		said = append(said, "fence closed")
 	case FenceRedone:

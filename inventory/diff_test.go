@@ -233,6 +233,16 @@ func TestDiff(t *testing.T) {
 				"lan encrypt>-", "  n: keys and device removed; eth5 is now of link lan2", "  m: keys and device removed; eth5 is now of link lan2", "  o: keys and device removed; eth5 is now of link lan2",
 			},
 		},
+		"removed in favour of one that is left alone": {
+			[]string{"- id: lan\n    members: [n/eth5, m/eth5, o/eth5]", "- id: lan2\n    members: [n/eth5, m/eth5, o/eth5]\n    segments: [{site: s}]"},
+			[]string{
+				"lan2 ->inside", "  n: left alone", "  m: left alone", "  o: left alone",
+				"lan encrypt>-",
+				"  n: keys and device removed; fence on eth5 opened: plain frames may pass; eth5 is now of link lan2",
+				"  m: keys and device removed; fence on eth5 opened: plain frames may pass; eth5 is now of link lan2",
+				"  o: keys and device removed; fence on eth5 opened: plain frames may pass; eth5 is now of link lan2",
+			},
+		},
 		"a member leaves": {
 			[]string{", o/eth5]", "]"},
 			[]string{

@@ -414,14 +414,14 @@ func (s *server) fateOf(e *inventory.EndChange) fate {
 	switch e.Fence {
 	case inventory.FenceStays:
 		return barred
-	case inventory.FenceReplaced:
+	case inventory.FenceReplaced, inventory.FenceOpened:
 		for _, l := range s.inv.Links {
 			if l.ID == e.Heir && l.Verdict.Kind != inventory.Encrypt {
 				return opened
 			}
 		}
 		return handed
-	case inventory.FenceSame, inventory.FenceOpened, inventory.FenceClosed, inventory.FenceRedone:
+	case inventory.FenceSame, inventory.FenceClosed, inventory.FenceRedone:
 	}
 	return ignored
 }
