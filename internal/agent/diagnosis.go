@@ -215,7 +215,8 @@ func (t *task) statusNow(now time.Time) (out LinkStatus) {
 		return out
 	}
 	st := t.port.Status()
-	t.explain(nil)
+	amiss := errors.Join(t.unmended, t.uncarried)
+	t.explain(amiss)
 	t.diagnose(&st, now)
 	out.LocalSCI = t.device.SCI.String()
 	out.CKN = st.CKN.String()
@@ -236,6 +237,11 @@ func (t *task) statusNow(now time.Time) (out LinkStatus) {
 	out.Traffic, out.TrafficDetail = t.trafficNow(&st)
 	t.mourn(out.TrafficDetail)
 	switch {
+	case amiss != nil: // whatever MKA says
+		out.State, out.Traffic, out.TrafficDetail = StateFailed, "", ""
+		if !t.securedAt.IsZero() {
+			t.securedAt = now // at the earliest
+		}
 	case st.Secured:
 		out.State = StateSecured
 		out.SecuredSince = new(t.securedAt)

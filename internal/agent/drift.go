@@ -107,7 +107,7 @@ func (t *task) settleDrift(now time.Time) {
 func (t *task) checkSecY(state *macsec.SecY) error {
 	pns := maps.Clone(t.pns)
 	if t.judge(state, pns).clean {
-		t.pns = pns
+		t.pns, t.unmended = pns, nil
 		return nil
 	}
 	state, err := t.server.kernel.SecY(t.device.Index)
@@ -116,20 +116,33 @@ func (t *task) checkSecY(state *macsec.SecY) error {
 	}
 	v := t.judge(state, t.pns)
 	if v.clean {
+		t.unmended = nil
 		return nil
 	}
 	now := time.Now()
-	if len(v.wrong) > 0 {
-		// Before all else: what goes out unencrypted is lost for good.
-		if err := t.server.kernel.UpdateDevice(t.device.Index, v.update); err != nil {
-			t.log.Error("device could not be put right", "device", t.device.Name, "was", strings.Join(v.wrong, ", "), "error", err)
-		}
-		for _, what := range v.wrong {
-			t.drifted(health.SecYDrift, what, "", now)
-		}
-	}
+	t.putRight(&v, now)
 	t.mend(v.differences, now)
 	return t.checkDevice(&state.Device, now)
+}
+
+// putRight configures the device as it must be. That comes before all else: what goes
+// out unencrypted is lost for good.
+func (t *task) putRight(v *verdict, now time.Time) {
+	last := t.unmended
+	t.unmended = nil
+	if len(v.wrong) == 0 {
+		return
+	}
+	if err := t.server.kernel.UpdateDevice(t.device.Index, v.update); err != nil {
+		t.unmended = fmt.Errorf("put right %s: %w", strings.Join(v.wrong, ", "), err)
+		if last == nil || last.Error() != t.unmended.Error() { // it is tried each second
+			t.log.Error("device could not be put right", "device", t.device.Name, "was", strings.Join(v.wrong, ", "), "error", err)
+		}
+		return
+	}
+	for _, what := range v.wrong {
+		t.drifted(health.SecYDrift, what, "", now)
+	}
 }
 
 func (t *task) mend(ds []secy.Difference, now time.Time) {
@@ -205,11 +218,10 @@ func (t *task) checkDevice(dev *macsec.Device, now time.Time) error {
 		}
 	}
 	if t.everUp && !dev.Up {
-		if dev.Name == t.device.Name {
+		t.everUp = false
+		if t.carry(); t.everUp && dev.Name == t.device.Name {
 			t.drifted(health.SecYDrift, "device set down", "", now)
 		}
-		t.everUp = false
-		t.carry()
 	}
 	return nil
 }

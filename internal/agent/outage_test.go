@@ -212,8 +212,9 @@ func TestTrafficBeginsAsSoonAsItCan(t *testing.T) {
 		})
 		p.deliver(epoch(t, "1.0"))
 		p.start()
-		p.secured(time.Second)
-		time.Sleep(10 * time.Second)
+		p.r2.awaitState(time.Second, StateSecured)
+		p.r1.awaitFault(0, health.LinkFailed) // until its device is up
+		p.secured(10 * time.Second)
 		if err := p.r1.send(p.r2); err != nil || refused != 0 {
 			t.Errorf("%v, %d refusals are left", err, refused)
 		}

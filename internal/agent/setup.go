@@ -67,6 +67,7 @@ func (t *task) setUpLink() error {
 	}
 	t.pns, t.arrivals = secy.PNs{}, map[mka.SCI]secy.Arrivals{}
 	t.device, t.secy = dev, secy.SecY{Kernel: t.server.kernel, Index: dev.Index}
+	t.unmended, t.uncarried = nil, nil
 	t.everUp, t.made = dev.Up, errors.Is(missing, macsec.ErrNotExist)
 	if _, err := t.server.platform.ensureAddresses(dev.Index, t.link.Local.Addresses); err != nil {
 		return err
@@ -159,10 +160,14 @@ func (t *task) carry() {
 		return
 	}
 	if err := t.server.kernel.UpdateDevice(t.device.Index, macsec.DeviceUpdate{Up: new(true)}); err != nil {
-		t.log.Error("device could not be set up", "device", t.device.Name, "error", err)
+		err = fmt.Errorf("set %s up: %w", t.device.Name, err)
+		if t.uncarried == nil || t.uncarried.Error() != err.Error() { // it is tried each second
+			t.log.Error("device could not be set up", "device", t.device.Name, "error", err)
+		}
+		t.uncarried = err
 		return
 	}
-	t.everUp = true
+	t.everUp, t.uncarried = true, nil
 	if _, err := t.server.platform.ensureAddresses(t.device.Index, t.link.Local.Addresses); err != nil {
 		t.log.Error("addresses", "error", err)
 	}

@@ -81,9 +81,11 @@ type task struct {
 	repairs      map[string]uint64 // by kind
 	pns          secy.PNs
 	arrivals     map[mka.SCI]secy.Arrivals
-	made         bool // the device was, for this session
-	everSet      bool // the session was set up
-	everUp       bool // the device was set up: it has carried, or carries, traffic
+	made         bool  // the device was, for this session
+	everSet      bool  // the session was set up
+	everUp       bool  // the device was set up: it has carried, or carries, traffic
+	unmended     error // why the device is not configured as it must be
+	uncarried    error // and why it is not up
 	heardFrom    map[mka.SCI]time.Time
 	lost         map[mka.SCI]time.Time // peers that fell silent, and when they were heard last
 	ki           mka.KI                // secured with
