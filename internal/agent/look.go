@@ -49,8 +49,9 @@ func (c *Client) look(ctx context.Context, on *platform, open func() (macsec.Ker
 		}
 		if err != nil {
 			left, leftErr := unattended(c.runDir)
-			if leftErr != nil || len(left) == 0 {
-				return Status{}, errors.Join(err, leftErr)
+			err = errors.Join(err, leftErr)
+			if len(left) == 0 {
+				return Status{}, err
 			}
 			st = Status{Links: left, Unanswered: err.Error()}
 			st.compare(on, open)
