@@ -75,7 +75,7 @@ var table = []Metric{
 	{linkInfo, Gauge, []string{"link", "interface", "secure_interface", "verdict", "cipher"}, "Always 1; the labels say what the inventory says of the link."},
 	{linkState, Gauge, []string{"link", "state"}, "1 for the state that the link is in, 0 for the others."},
 	{linkFault, Gauge, []string{"link", "code", "severity"}, "1 while the link has this fault, else 0."},
-	{protected, Gauge, []string{"link"}, "1 while an SA is in use and frames leave encrypted, whatever MKA says at the moment; else 0, and frames are dropped."},
+	{protected, Gauge, []string{"link"}, "1 while an SA is in use and frames leave encrypted, whatever MKA says at the moment; else 0: frames are dropped, or nobody knows, or the link was taken down."},
 	{epoch, Gauge, []string{"link"}, "The epoch of the key in use; absent with a static key, or none."},
 	{generation, Gauge, []string{"link"}, "The generation of that epoch."},
 	{assocNumber, Gauge, []string{"link"}, "The AN of the SA that transmits; absent when none does."},
