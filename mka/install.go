@@ -64,7 +64,16 @@ func (p *Port) keyMember(k *dataKey, m *member) {
 	if m.keyed || m.sci == (SCI{}) {
 		return
 	}
+	double := slices.IndexFunc(k.members, func(o member) bool { return o.keyed && o.sci == m.sci })
 	m.keyed = true
+	if double >= 0 {
+		// The key server has it in its list twice, or under its former MI, too, but the
+		// receive SC has one SA of an AN. With XPN that goes by the SSCI of the new MI.
+		if !k.suite.XPN() || k.members[double].mi == m.mi {
+			return
+		}
+		p.op(Op{Kind: OpDeleteReceiveSA, SCI: m.sci, AN: k.an, KI: k.ki})
+	}
 	if !slices.Contains(p.cp.receiveSCs, m.sci) {
 		p.cp.receiveSCs = append(p.cp.receiveSCs, m.sci)
 		p.op(Op{Kind: OpAddReceiveSC, SCI: m.sci})

@@ -100,6 +100,7 @@ func (p *Port) freshMI(pa *participant) error {
 	}
 	pa.mn, pa.mnCeiling, pa.kn, pa.knCeiling = 0, 0, 0, 0
 	pa.mark, pa.markBefore, pa.markAt, pa.gone = 1, 1, p.now, nil
+	pa.suspendedMN = 1 // if we are away, each MKPDU says so
 	p.persistDirty = true
 	return nil
 }

@@ -294,6 +294,7 @@ func (p *Port) removeCAK(ckn CKN, revoked bool) {
 	}
 	p.participants = slices.DeleteFunc(p.participants, func(x *participant) bool { return x == pa })
 	pa.erase()
+	p.cfg.Resume = p.cfg.Resume.without(ckn)
 	p.conditions.forget(ckn)
 	p.persistDirty = true
 }

@@ -112,7 +112,9 @@ func (p *Port) hear(pa *participant, pe *peer, m *MKPDU) {
 	// 802.1X-2020 9.10 demands; but a new SAK must not displace one with which
 	// the key server says that it transmits.
 	pe.use = m.SAKUse
-	pe.lpnHigh.latest, pe.lpnHigh.old = m.XPN.LatestLPNHigh, m.XPN.OldLPNHigh
+	if p.cfg.Suite.XPN() { // beside another suite they mean nothing (802.1X-2020 11.11.3)
+		pe.lpnHigh.latest, pe.lpnHigh.old = m.XPN.LatestLPNHigh, m.XPN.OldLPNHigh
+	}
 	p.enforceLPN(pe)
 	if pe.live {
 		p.attribute(pa, pe)

@@ -343,6 +343,17 @@ func skip(ceiling, stride uint32) uint32 {
 	return ceiling + min(stride+1, math.MaxUint32-ceiling)
 }
 
+// without is r without the participant of ckn, whose numbers have gone on since: its CAK,
+// given again, makes another member.
+func (r *Record) without(ckn CKN) *Record {
+	if r == nil {
+		return nil
+	}
+	c := *r
+	c.Participants = slices.DeleteFunc(slices.Clone(r.Participants), func(pa ParticipantRecord) bool { return pa.CKN == ckn })
+	return &c
+}
+
 func (p *Port) holds(ki KI) bool {
 	for k := range p.cp.keys {
 		if k.ki == ki {

@@ -37,7 +37,8 @@ type Sim struct {
 	// take it in.
 	Forged func(frame []byte) bool
 	// Lenient: message and key numbers may repeat, because a test has two members
-	// draw one MI, or equipment count from the beginning again.
+	// draw one MI, or equipment count from the beginning again; and equipment may have
+	// one SCI in a list twice.
 	Lenient bool
 
 	check checks

@@ -102,7 +102,7 @@ func (s *Script) cmdHide(a *args) error {
 	return nil
 }
 
-// cmdLenient says that two may use one MI, because the scenario makes them.
+// cmdLenient says that two may use one MI, or one two, because the scenario makes them.
 func (s *Script) cmdLenient(*args) error {
 	s.sim.Lenient = true
 	return nil
