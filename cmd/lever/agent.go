@@ -95,13 +95,10 @@ func serve(ctx context.Context, o agent.Options, metricsAt string) error {
 			o.Observe = m.Serve
 		}
 	}
-	confined, err := service.Confine(service.Paths{
+	confined := service.Confine(service.Paths{
 		Read: append(paths, o.Inventory), Write: []string{o.RunDir, o.StateDir},
 		Devices: identity.Devices(filepath.Join(o.StateDir, identity.Dir)),
 	}, o.Log)
-	if err != nil {
-		return err
-	}
 	manager := service.NewNotifier(o.Log)
 	o.Admit, o.Reloading = confined.Admit, manager.Reloading
 	defer context.AfterFunc(ctx, manager.Stopping)()
