@@ -504,9 +504,7 @@ func (t *task) update(sp spec) error {
 		t.rollOver() // with other limits of age, perhaps
 	}
 	if t.everUp {
-		if _, err := t.server.platform.ensureAddresses(t.device.Index, t.link.Local.Addresses); err != nil {
-			t.log.Error("addresses", "error", err)
-		}
+		t.ensureAddresses()
 	}
 	return nil
 }
