@@ -22,6 +22,9 @@ import (
 func (t *task) setUpLink() error {
 	p, err := t.server.platform.findParent(t.link.Local.Interface)
 	t.found = p
+	if isA[*missingError](err) {
+		t.fenced() // there is nothing to fence
+	}
 	if err != nil {
 		return err
 	}
