@@ -85,23 +85,20 @@ func serve(ctx context.Context, o agent.Options, metricsAt string) error {
 	defer release()
 	if metricsAt != "" {
 		m, err := metrics.Listen(ctx, metricsAt, o.Log)
-		switch errno, refused := errors.AsType[syscall.Errno](err); {
-		case refused: // the address may be free tomorrow; links are not to wait for it
-			o.Log.Error("metrics are not served", "error", err, "next", metricsNext(errno))
-		case err != nil:
+		switch {
+		case errors.Is(err, metrics.ErrMalformed):
 			return err
+		case err != nil: // the address may be free, or its name known, tomorrow; links are not to wait for it
+			o.Log.Error("metrics are not served", "error", err, "next", metricsNext(err))
 		default:
 			defer func() { _ = m.Close() }()
 			o.Observe = m.Serve
 		}
 	}
-	confined, err := service.Confine(service.Paths{
+	confined := service.Confine(service.Paths{
 		Read: append(paths, o.Inventory), Write: []string{o.RunDir, o.StateDir},
 		Devices: identity.Devices(filepath.Join(o.StateDir, identity.Dir)),
 	}, o.Log)
-	if err != nil {
-		return err
-	}
 	manager := service.NewNotifier(o.Log)
 	o.Admit, o.Reloading = confined.Admit, manager.Reloading
 	defer context.AfterFunc(ctx, manager.Stopping)()
@@ -120,10 +117,13 @@ func serve(ctx context.Context, o agent.Options, metricsAt string) error {
 	return agent.Run(ctx, o)
 }
 
-// metricsNext is what to do about an address at which the system refuses to listen.
-func metricsNext(errno syscall.Errno) string {
-	if errno == syscall.EAFNOSUPPORT {
+// metricsNext is what to do about an address at which nobody can listen now.
+func metricsNext(err error) string {
+	if errors.Is(err, syscall.EAFNOSUPPORT) {
 		return "lever.service allows no IP: use unix:/run/lever/metrics.sock, or the drop-in /usr/share/doc/lever/examples/tcp.conf"
+	}
+	if _, refused := errors.AsType[syscall.Errno](err); !refused { // a host's name, or what is at a path
+		return "name an address that needs no name server, or a path where nothing is, then restart the agent, which loses no frame"
 	}
 	return "look at what has the address (ss -lntxp), then restart the agent, which loses no frame"
 }

@@ -75,11 +75,14 @@ func TestMetricsAddressThatIsTaken(t *testing.T) {
 	t.Parallel()
 	s := newPair(t)
 	s.deliver(1, "ab")
-	s.routers[0].Args = []string{"--metrics", "192.0.2.77:9100"} // nobody's here
+	s.routers[0].Args = []string{"--metrics", "192.0.2.77:9100"}     // nobody's here
+	s.routers[1].Args = []string{"--metrics", "nobody.invalid:9100"} // nobody to ask for the name
 	s.start()
 	s.secured()
-	if log := s.readLog(0); !strings.Contains(log, "metrics are not served") || !strings.Contains(log, "192.0.2.77:9100") {
-		t.Errorf("nothing is said of metrics:\n%s", log)
+	for i, address := range []string{"192.0.2.77:9100", "nobody.invalid:9100"} {
+		if log := s.readLog(i); !strings.Contains(log, "metrics are not served") || !strings.Contains(log, address) {
+			t.Errorf("nothing is said of metrics:\n%s", log)
+		}
 	}
 }
 

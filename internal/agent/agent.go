@@ -84,7 +84,8 @@ type server struct {
 	inv    *inventory.Inventory // in force
 	// at and named are its links at this node, by interface and by id.
 	at, named map[string]*inventory.NodeLink
-	judged    time.Time // the latest date at which verdicts were judged
+	judged    time.Time        // the latest date at which verdicts were judged
+	files     []inventory.File // that inv was made of
 	// grave is an inventory that interrupts links, and that must stay as it is for a
 	// while since then.
 	grave      *read
@@ -154,6 +155,7 @@ func Run(ctx context.Context, opts Options) error {
 		return err
 	}
 	s := newServer(opts, linux, kernel, events)
+	s.judged = first.floor
 	kicks, changed := make(chan struct{}, 1), make(chan struct{})
 	g.Go(func() error { watch.Notify(ctx, opts.Inventory, s.log, kicks); return nil })
 	g.Go(func() error { watch.Settled(ctx, opts.Inventory, seen, kicks, changed); return nil })

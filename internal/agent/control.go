@@ -54,10 +54,14 @@ func (s *server) serve(ctx context.Context) error {
 	var conns sync.WaitGroup
 	defer conns.Wait()
 	l, err := s.listen()
-	if err == nil || noRoom(err) {
+	passes := func() bool { return noRoom(err) || scarce(err) }
+	if err == nil || passes() {
 		conns.Go(func() { s.readyWhenFenced(ctx) })
 	}
-	for noRoom(err) {
+	if passes() {
+		s.log.Error("the control socket cannot be opened yet: nobody can ask for the status", "error", err)
+	}
+	for passes() {
 		// That nobody can ask is no reason to leave the links alone.
 		s.nodeFault(func(f *health.Set) bool {
 			return f.Raise(health.Raise(health.RunDirUnwritable, time.Now(), "detail", err))

@@ -37,6 +37,7 @@ func (t *task) takeDown() error {
 	if err := openFence(&t.server.platform, p, f); err != nil {
 		return err
 	}
+	t.fenced() // nor does anybody close it
 	t.everUp, t.takenDown = false, true
 	t.faults.Raise(health.Raise(health.TakenDown, time.Now(), "interface", f.Interface))
 	return nil

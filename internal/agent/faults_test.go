@@ -48,8 +48,6 @@ func TestSetUpFaults(t *testing.T) {
 			health.LinkFailed, "operation not permitted"},
 		{"unreadable device", func(n *node) { n.kernel.Fail(macsec.OpSecY, -1, syscall.EIO) }, func(n *node) { n.kernel.Recover() },
 			health.LinkFailed, "input/output error"},
-		{"no address", func(n *node) { n.failing("addresses", broken) }, func(n *node) { n.failing("addresses", nil) },
-			health.LinkFailed, "broken on purpose"},
 		{"no socket", func(n *node) { n.failing("open MKA", broken) }, func(n *node) { n.failing("open MKA", nil) },
 			health.LinkFailed, "listen for MKA on eth4: broken on purpose"},
 		{"a parent that stays down", func(n *node) {
@@ -93,6 +91,31 @@ func TestSetUpFaults(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAddressThatCannotBeAdded is what a link with an address of IPv6 is in for where
+// that is switched off: it has its keys, and the rest of its traffic, all the same.
+func TestAddressThatCannotBeAdded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		p.deliver(epoch(t, "1.0"))
+		p.r1.failing("addresses", syscall.EACCES)
+		p.start()
+		p.r1.awaitState(5*time.Second, StateSecured)
+		f := p.r1.awaitFault(0, health.AddressMissing)
+		if !strings.Contains(f.Text, "eth4-sec has not all of its addresses: permission denied") || strings.Contains(f.String(), "(unknown)") {
+			t.Errorf("%s", f)
+		}
+		p.r1.halt()
+		p.r1.start()
+		time.Sleep(30 * time.Second)
+		p.r1.awaitState(0, StateSecured)
+		if said := strings.Count(p.r1.log.String(), "msg=addresses"); said != 2 {
+			t.Errorf("said %d times by two agents", said)
+		}
+		p.r1.failing("addresses", nil)
+		p.secured(5 * time.Second)
+	})
 }
 
 func TestParentIsDownWhileTheFenceLeaks(t *testing.T) {

@@ -22,6 +22,8 @@ type lastGood struct {
 	Path    string           `json:"path"` // what --inventory named, absolute
 	Node    string           `json:"node"`
 	Files   []inventory.File `json:"files"`
+	// Judged is the latest date at which its verdicts were judged.
+	Judged time.Time `json:"judged,omitzero"`
 }
 
 const (
@@ -31,8 +33,9 @@ const (
 
 // read is an inventory with the files that it was made of.
 type read struct {
-	inv   *inventory.Inventory
-	files []inventory.File
+	inv    *inventory.Inventory
+	files  []inventory.File
+	judged time.Time // when it is kept for the next start
 }
 
 // readInventory reads the inventory of a node.
@@ -48,7 +51,7 @@ func readInventory(path, node string, now time.Time) (*read, error) {
 	if _, err := inv.ForNode(node); err != nil {
 		return nil, err
 	}
-	return &read{inv, files}, nil
+	return &read{inv: inv, files: files}, nil
 }
 
 // first is what an agent starts with.
@@ -58,6 +61,8 @@ type first struct {
 	// later is the one at the path, when that interrupts links of the one that was
 	// accepted last: it must stay as it is for a while.
 	later *read
+	// floor is the date at which an earlier agent judged last: they never go back.
+	floor time.Time
 }
 
 // FirstPaths are the Paths of the inventory that an agent starts with, and of the one
@@ -81,7 +86,22 @@ func FirstPaths(o Options) ([]string, error) {
 // links or uncovers what is left of one and is cut off, is refused, and one that does so
 // must wait. The error is that there is none.
 func firstInventory(o Options) (*first, error) {
-	now := time.Now()
+	now, floor := time.Now(), lastJudged(o.StateDir)
+	f, err := firstAt(o, later(now, floor))
+	if err == nil {
+		f.floor = floor
+	}
+	return f, err
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+func firstAt(o Options, now time.Time) (*first, error) {
 	r, refused := readInventory(o.Inventory, o.Node, now)
 	last, err := readLastGood(o.Inventory, o.Node, o.StateDir, now)
 	switch {
@@ -106,6 +126,11 @@ func firstInventory(o Options) (*first, error) {
 
 // accept says what became of the inventory at the path when the agent started.
 func (s *server) accept(f *first) {
+	s.files = f.files
+	if now := s.wall(); f.floor.After(now) {
+		s.log.Warn("the clock is behind: verdicts are judged by the date that an earlier agent had", "clock", now.UTC().Format(time.RFC3339), "date", f.floor.UTC().Format(time.RFC3339),
+			"next", "set the clock; if it was ahead then, remove "+filepath.Join(s.opts.StateDir, lastGoodName)+" and restart the agent")
+	}
 	switch {
 	case f.refused != nil:
 		s.refuse(f.refused, "the agent starts")
@@ -117,6 +142,16 @@ func (s *server) accept(f *first) {
 	default:
 		s.keepLastGood(f.read)
 	}
+}
+
+// lastJudged is the date at which an earlier agent judged verdicts last, of whichever
+// inventory; zero if that is not known.
+func lastJudged(stateDir string) time.Time {
+	var l lastGood
+	if text, err := os.ReadFile(filepath.Join(stateDir, lastGoodName)); err != nil || json.Unmarshal(text, &l) != nil {
+		return time.Time{}
+	}
+	return l.Judged
 }
 
 func readLastGood(path, node, stateDir string, now time.Time) (*read, error) {
@@ -142,12 +177,13 @@ func readLastGood(path, node, stateDir string, now time.Time) (*read, error) {
 	if _, err := inv.ForNode(node); err != nil {
 		return nil, err
 	}
-	return &read{inv, l.Files}, nil
+	return &read{inv: inv, files: l.Files}, nil
 }
 
 // keepLastGood writes the copy, beside the caller: nobody waits for the disk. The
 // newest is what is written in the end.
 func (s *server) keepLastGood(r *read) {
+	r = &read{r.inv, r.files, s.judged}
 	s.mu.Lock()
 	busy := s.accepted != nil
 	s.accepted = r
@@ -157,7 +193,7 @@ func (s *server) keepLastGood(r *read) {
 	}
 	go func() {
 		for last := r; ; {
-			if err := writeLastGood(s.opts.Inventory, s.opts.Node, s.opts.StateDir, last.files); err != nil {
+			if err := writeLastGood(s.opts.Inventory, s.opts.Node, s.opts.StateDir, last); err != nil {
 				s.log.Warn("the inventory could not be kept: a restart needs one without mistakes", "error", err)
 			}
 			s.mu.Lock()
@@ -173,12 +209,12 @@ func (s *server) keepLastGood(r *read) {
 	}()
 }
 
-func writeLastGood(path, node, stateDir string, files []inventory.File) error {
+func writeLastGood(path, node, stateDir string, r *read) error {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return err
 	}
-	text, err := json.Marshal(lastGood{lastGoodVersion, abs, node, files})
+	text, err := json.Marshal(lastGood{lastGoodVersion, abs, node, r.files, r.judged})
 	if err == nil {
 		err = os.MkdirAll(stateDir, 0o700)
 	}

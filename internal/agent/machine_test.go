@@ -186,6 +186,9 @@ func (m *machine) platform() platform {
 		findParent: func(name string) (parent, error) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
+			if err := m.fail["find parent"]; err != nil {
+				return parent{}, err
+			}
 			for _, p := range m.ports {
 				if p.name == name {
 					return p.parent, nil

@@ -4,10 +4,12 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -152,6 +154,28 @@ func TestReloadIsReadyWhenFenced(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestNotReadyWithoutALook has interfaces not even be looked up for a while: they may be
+// there, and open.
+func TestNotReadyWithoutALook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, twoLinks)
+		time.Sleep(10 * time.Second)
+		s.r1.halt()
+		s.r1.failing("find parent", fmt.Errorf("look up interface: %w", syscall.EMFILE))
+		var r readiness
+		s.boot(s.r1, &r)
+		time.Sleep(5 * time.Second)
+		if r.ready.Load() != 0 {
+			t.Error("ready, and nobody has looked for the interfaces")
+		}
+		s.r1.failing("find parent", nil)
+		time.Sleep(5 * time.Second)
+		if r.ready.Load() != 1 || !s.r1.fencedAt("eth4") || !s.r1.fencedAt("eth5") {
+			t.Errorf("ready %d times; fences %v, %v", r.ready.Load(), s.r1.fencedAt("eth4"), s.r1.fencedAt("eth5"))
+		}
+	})
 }
 
 // TestReadyWhenTheInventoryIsInForce starts an agent with an inventory that takes a link

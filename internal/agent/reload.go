@@ -123,8 +123,8 @@ func (s *server) follow(ctx context.Context, changed <-chan struct{}) error {
 }
 
 // date is the time by which verdicts are judged: the wall clock's, which may be
-// set forward, but never back. A clock that is wrong for a while must not turn a
-// verdict of encrypt into another one.
+// set forward, but never back, nor by a restart: a machine may start without the time.
+// A clock that is wrong for a while must not turn a verdict of encrypt into another one.
 func (s *server) date() time.Time {
 	if now := s.wall(); now.After(s.judged) {
 		s.judged = now
@@ -184,6 +184,7 @@ func (s *server) reload(why string, sure bool) (done bool) {
 	s.grave = nil
 	s.nodeFault(func(f *health.Set) bool { return f.Clear(health.InventoryInvalid) })
 	s.log.Info("inventory read again", "reason", why, "links_changed", s.adopt(r.inv))
+	s.files = r.files
 	s.keepLastGood(r)
 	return true
 }
@@ -259,7 +260,9 @@ func (s *server) refuse(err error, why string) {
 func (s *server) judge() {
 	s.reconf.Lock()
 	defer s.reconf.Unlock()
-	s.adopt(s.inv.At(s.date()))
+	if s.adopt(s.inv.At(s.date())) > 0 { // which no restart takes back, whatever its clock says
+		s.keepLastGood(&read{inv: s.inv, files: s.files})
+	}
 	// What is about to expire is said of links that stay as they are.
 	links, err := s.inv.ForNode(s.opts.Node)
 	if err != nil {
@@ -501,9 +504,7 @@ func (t *task) update(sp spec) error {
 		t.rollOver() // with other limits of age, perhaps
 	}
 	if t.everUp {
-		if _, err := t.server.platform.ensureAddresses(t.device.Index, t.link.Local.Addresses); err != nil {
-			t.log.Error("addresses", "error", err)
-		}
+		t.ensureAddresses()
 	}
 	return nil
 }

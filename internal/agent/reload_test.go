@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -106,7 +107,7 @@ func (s *site) startAt(n *node) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	inv := first.inv.At(time.Now().Add(time.Duration(s.offset.Load())))
+	inv := first.inv.At(later(first.floor, time.Now().Add(time.Duration(s.offset.Load()))))
 	links, err := inv.ForNode(n.name)
 	if err != nil {
 		s.t.Fatal(err)
@@ -124,6 +125,7 @@ func (s *site) startAt(n *node) {
 		s.files(n, &on.files)
 	}
 	n.server = newServer(opts, on, n.kernel, n.links)
+	n.server.judged = first.floor
 	n.server.wall = func() time.Time { return time.Now().Add(time.Duration(s.offset.Load())) }
 	n.server.open = func(*inventory.Inventory, *slog.Logger) [2]keys.Channel {
 		return [2]keys.Channel{n.channels[0], n.channels[1]}
@@ -619,6 +621,41 @@ func TestStartWithAnInvalidInventory(t *testing.T) {
 	})
 }
 
+// TestStartWithAClockThatIsBehind has evidence run out, and then a machine boot without
+// the time, as many do.
+func TestStartWithAClockThatIsBehind(t *testing.T) {
+	const expires = 20 * 24 * time.Hour // after the test's clock begins
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, strings.Replace(twoLinks, "{custody: leased-wave, ref: one}", "{custody: controlled-room}, "+strings.Replace(l1Inside, "9999-01-01}]", "2000-01-21}]", 1), 1))
+		time.Sleep(5 * time.Second)
+		s.want(s.r1, "l1", StateInside, health.EvidenceExpiring)
+		s.offset.Store(int64(expires))
+		time.Sleep(2 * time.Minute)
+		s.want(s.r1, "l1", StateSecured)
+		for range 2 { // and the second agent after it
+			for _, n := range s.nodes() {
+				n.halt()
+			}
+			s.offset.Store(0)
+			for _, n := range s.nodes() {
+				if err := errors.Join(os.RemoveAll(n.runDir), os.MkdirAll(filepath.Join(n.runDir, linksDir), 0o700)); err != nil {
+					t.Fatal(err)
+				}
+				s.startAt(n)
+			}
+			time.Sleep(10 * time.Second)
+			for _, n := range s.nodes() {
+				if st := s.want(n, "l1", StateSecured); !n.now().fenced || !strings.Contains(st.Reason, "expired on 2000-01-21") {
+					t.Errorf("%s: fence %v, %+v", n.name, n.now().fenced, st)
+				}
+				if log := n.log.String(); !strings.Contains(log, "the clock is behind") {
+					t.Error("nothing is said of the clock")
+				}
+			}
+		}
+	})
+}
+
 // TestFirstInventory wants an error where there is nothing to go on with.
 func TestFirstInventory(t *testing.T) {
 	dir, state := t.TempDir(), t.TempDir()
@@ -650,7 +687,7 @@ func TestFirstInventory(t *testing.T) {
 	if err != nil || f.refused != nil {
 		t.Fatal(err, f.refused)
 	}
-	if err := writeLastGood(path, "r1", state, f.files); err != nil {
+	if err := writeLastGood(path, "r1", state, f.read); err != nil {
 		t.Fatal(err)
 	}
 	put(path, broken)

@@ -63,11 +63,7 @@ func (t *task) look() error {
 	if err := t.checkSecY(state); err != nil || !t.everUp {
 		return err
 	}
-	added, err := t.server.platform.ensureAddresses(t.device.Index, t.link.Local.Addresses)
-	if err != nil {
-		t.log.Error("addresses", "error", err)
-	}
-	for _, p := range added {
+	for _, p := range t.ensureAddresses() {
 		t.drifted(health.SecYDrift, "address removed", p.String(), now)
 	}
 	return nil
@@ -92,6 +88,9 @@ func (t *task) sample() error {
 	t.measure(state)
 	t.checkArrivals(state, now)
 	t.retryState()
+	if t.faults.Has(health.AddressMissing) {
+		t.ensureAddresses()
+	}
 	t.settleDrift(now)
 	if t.parent.name != t.link.Local.Interface {
 		return t.look() // whether it is still called so

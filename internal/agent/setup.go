@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -21,6 +22,9 @@ import (
 func (t *task) setUpLink() error {
 	p, err := t.server.platform.findParent(t.link.Local.Interface)
 	t.found = p
+	if isA[*missingError](err) {
+		t.fenced() // there is nothing to fence
+	}
 	if err != nil {
 		return err
 	}
@@ -69,9 +73,7 @@ func (t *task) setUpLink() error {
 	t.device, t.secy = dev, secy.SecY{Kernel: t.server.kernel, Index: dev.Index}
 	t.unmended, t.uncarried = nil, nil
 	t.everUp, t.made = dev.Up, errors.Is(missing, macsec.ErrNotExist)
-	if _, err := t.server.platform.ensureAddresses(dev.Index, t.link.Local.Addresses); err != nil {
-		return err
-	}
+	t.ensureAddresses()
 	if t.staysDown = t.ordered(p, old); !p.up && !t.staysDown {
 		if err := t.server.platform.setUp(p.index, true); err != nil {
 			return fmt.Errorf("set %s up: %w", p.name, err)
@@ -151,7 +153,7 @@ func (t *task) tearSession() {
 	t.leaving, t.traffic, t.lost = nil, trafficWatch{}, nil
 	t.conn, t.port, t.ring, t.chain, t.device, t.deadline = nil, nil, nil, nil, nil, time.Time{}
 	t.queue, t.ops, t.focused, t.refocusAt = nil, nil, pae.Focus{}, time.Time{}
-	t.faults.Replace(slices.Concat(diagnosed, keys.FindingCodes(), chainCodes, []health.Code{health.PeerLost, health.ParentDown, health.TrafficMissing, health.PNsUsedUp}), nil)
+	t.faults.Replace(slices.Concat(diagnosed, keys.FindingCodes(), chainCodes, []health.Code{health.PeerLost, health.ParentDown, health.TrafficMissing, health.PNsUsedUp, health.AddressMissing}), nil)
 }
 
 // carry sets the device up: traffic comes last.
@@ -168,9 +170,21 @@ func (t *task) carry() {
 		return
 	}
 	t.everUp, t.uncarried = true, nil
-	if _, err := t.server.platform.ensureAddresses(t.device.Index, t.link.Local.Addresses); err != nil {
+	t.ensureAddresses()
+}
+
+// ensureAddresses adds what addresses the device lacks, and returns them. One that
+// cannot be added, such as of IPv6 where that is switched off, is a fault and no reason
+// to have no keys: the others are of use, and so is what runs over none.
+func (t *task) ensureAddresses() (added []netip.Prefix) {
+	added, err := t.server.platform.ensureAddresses(t.device.Index, t.link.Local.Addresses)
+	switch {
+	case err == nil:
+		t.faults.Clear(health.AddressMissing)
+	case t.faults.Raise(health.Raise(health.AddressMissing, time.Now(), "interface", t.device.Name, "detail", err)):
 		t.log.Error("addresses", "error", err)
 	}
+	return added
 }
 
 func (t *task) suite() mka.CipherSuite {

@@ -136,7 +136,6 @@ func (t *task) run(ctx context.Context) error {
 	said := ""
 	for {
 		err := t.session(ctx)
-		t.fenced() // there was nothing to fence
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -79,6 +79,7 @@ const (
 	DeviceForeign    Code = "device-foreign"
 	KernelLacking    Code = "kernel-lacking"
 	LinkFailed       Code = "link-failed"
+	AddressMissing   Code = "address-missing"
 	TakenDown        Code = "taken-down"
 	TaskRestarted    Code = "task-restarted"
 	TaskWedged       Code = "task-wedged"
@@ -464,6 +465,11 @@ var table = []Declared{
 		Code: LinkFailed, Severity: Critical, Promise: AlwaysExplained,
 		Text: "the link on {interface} could not be set up: {detail}",
 		Next: "the agent tries again every second; correct what the message names",
+	},
+	{
+		Code: AddressMissing, Severity: Critical, Promise: NeverAnOutage,
+		Text: "{interface} has not all of its addresses: {detail}",
+		Next: "correct what the message names (sysctl net.ipv6.conf.*.disable_ipv6, the addresses in the inventory); the agent tries again every second",
 	},
 	{
 		Code: TakenDown, Severity: Critical, Promise: NeverPlain,

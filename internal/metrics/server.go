@@ -33,6 +33,13 @@ const (
 // unixPrefix marks an address that is a socket's path.
 const unixPrefix = "unix:"
 
+// lookupPatience is how long a host's name may take to be looked up: at boot there may
+// be no network yet to ask.
+const lookupPatience = 2 * time.Second
+
+// ErrMalformed is of what is no address, on whatever machine and at whatever time.
+var ErrMalformed = errors.New("not HOST:PORT, nor unix:PATH")
+
 // Server answers scrapes at /metrics.
 type Server struct {
 	listener net.Listener
@@ -40,7 +47,8 @@ type Server struct {
 }
 
 // Listen opens an address: HOST:PORT, or unix:PATH for a socket that its owner
-// and group may use. A socket's path that nobody answers at is taken over.
+// and group may use. A socket's path that nobody answers at is taken over. Every other
+// error than ErrMalformed may pass.
 func Listen(ctx context.Context, address string, log *slog.Logger) (*Server, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -55,10 +63,15 @@ func Listen(ctx context.Context, address string, log *slog.Logger) (*Server, err
 func listen(ctx context.Context, address string) (net.Listener, error) {
 	path, isPath := strings.CutPrefix(address, unixPrefix)
 	if !isPath {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+		}
+		ctx, cancel := context.WithTimeout(ctx, lookupPatience)
+		defer cancel()
 		return (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	}
 	if !strings.HasPrefix(path, "/") {
-		return nil, errors.New("the path of a socket begins with /")
+		return nil, fmt.Errorf("%w: the path of a socket begins with /", ErrMalformed)
 	}
 	if err := clearStale(ctx, path); err != nil {
 		return nil, err

@@ -99,6 +99,7 @@ func TestListenRefuses(t *testing.T) {
 		taken:                 "address already in use",
 		"nonsense":            "missing port",
 		"127.0.0.1:http!":     "lookup",
+		"nobody.invalid:9100": "lookup",
 		"unix:relative":       "begins with /",
 		"unix:" + file:        "is no socket",
 		"unix:" + file + "/x": "not a directory",
@@ -111,6 +112,9 @@ func TestListenRefuses(t *testing.T) {
 		}
 		if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), address) || !strings.Contains(err.Error(), "--metrics") {
 			t.Errorf("%s: %v", address, err)
+		}
+		if malformed := address == "nonsense" || address == "unix:relative"; errors.Is(err, ErrMalformed) != malformed {
+			t.Errorf("%s: malformed, and not for now: %t, want %t", address, !malformed, malformed)
 		}
 	}
 	if _, err := os.Stat(file); err != nil {

@@ -16,7 +16,7 @@ import (
 // Paths are what an agent opens while it runs.
 type Paths struct {
 	Read  []string // files and directories: the inventory, channels, key files
-	Write []string // directories: run and state, made if they are missing
+	Write []string // directories: run and state, made if they are missing and can be
 	// Devices are read and written: a TPM, if the node's identity is sealed to one.
 	Devices []string
 }
@@ -50,22 +50,25 @@ const zones = "/usr/share/zoneinfo"
 //
 // The rules hold for as long as the process lives. An inventory that comes later
 // and names paths elsewhere needs a restart of the agent, which Admit says.
-func Confine(p Paths, log *slog.Logger) (*Confinement, error) {
+func Confine(p Paths, log *slog.Logger) *Confinement {
+	var write []string
 	for _, dir := range p.Write {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("make a directory of the agent's: %w", err)
+		if err := os.MkdirAll(dir, 0o700); err != nil { // as on a disk that is full, which is no reason to leave links alone
+			log.Error("a directory of the agent's cannot be made, and stays out of reach", "path", dir, "error", err, "next", "make it, then restart the agent, which loses no frame")
+			continue
 		}
+		write = append(write, dir)
 	}
 	abi, err := ll.LandlockGetABIVersion()
 	if err != nil || abi < 1 {
 		log.Info("files are not confined: this kernel has no Landlock", "error", err)
-		return nil, nil
+		return nil
 	}
 	c := &Confinement{abi: abi}
 	for _, path := range p.Read {
 		c.read = append(c.read, reaches(path)...)
 	}
-	for _, path := range p.Write {
+	for _, path := range write {
 		c.both = append(c.both, resolve(path))
 	}
 	rules := []landlock.Rule{landlock.PathAccess(mayRead, zones).IgnoreIfMissing()}
@@ -89,13 +92,13 @@ func Confine(p Paths, log *slog.Logger) (*Confinement, error) {
 	// of which the agent needs its own kinds.
 	if err := landlock.V5.BestEffort().RestrictPaths(rules...); err != nil {
 		log.Warn("a hardening measure is not in force", "measure", "files confined by Landlock", "error", err)
-		return nil, nil
+		return nil
 	}
 	log.Info("files confined by Landlock", "abi", abi, "read", c.read, "write", c.both)
 	if err := c.Admit(p.Read...); err != nil {
 		log.Warn("what the inventory names is not there, and will be out of reach when it is", "error", err)
 	}
-	return c, nil
+	return c
 }
 
 // Admit returns an error that names those of paths which this process may not

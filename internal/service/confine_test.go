@@ -40,10 +40,7 @@ func childConfined(in *bufio.Scanner, log *slog.Logger) any {
 	if err := json.Unmarshal(in.Bytes(), &task); err != nil {
 		return err.Error()
 	}
-	c, err := Confine(task.Paths, log)
-	if err != nil {
-		return err.Error()
-	}
+	c := Confine(task.Paths, log)
 	var report confined
 	if c != nil {
 		report.ABI = c.abi
@@ -94,6 +91,27 @@ func write(t *testing.T, path, text string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// TestConfineWithoutADirectory has one of the agent's directories not to be made, as on a
+// disk that is full or cannot be written: the rest is as ever.
+func TestConfineWithoutADirectory(t *testing.T) {
+	dir := t.TempDir()
+	file := write(t, filepath.Join(dir, "file"), "in the way")
+	run, state := filepath.Join(dir, "run"), filepath.Join(file, "state")
+	line, err := json.Marshal(confineTask{
+		Paths: Paths{Write: []string{run, state}},
+		Try:   []access{{"mkdir", filepath.Join(run, "links")}, {"replace", filepath.Join(run, "links/l.json")}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got confined
+	c := startChild(t, "confined", 0, &got, string(line))
+	c.end()
+	if len(got.Denied) > 0 || !strings.Contains(c.log.String(), "cannot be made") || !strings.Contains(c.log.String(), state) {
+		t.Errorf("%+v\n%s", got, c.log)
+	}
 }
 
 func TestConfine(t *testing.T) {

@@ -308,7 +308,7 @@ func TestPackageLife(t *testing.T) {
 
 	said, calls = m.dpkg("--remove", "lever")
 	m.expect("removal", calls, "stop lever.service", reread)
-	m.says(said, "stay as they are", `run "lever down" before the removal`, "tc qdisc del")
+	m.says(said, "stay as they are", `run "lever down" before the removal`, "tc qdisc del", "until this machine is booted again")
 	for _, name := range []string{inventoryFile, "etc/default/lever", "var/lib/lever/l1.json", "run/lever/links/l1.json"} {
 		if !m.has(name) {
 			t.Errorf("the removal took %s", name)
