@@ -325,3 +325,25 @@ func (n *node) attempts() int {
 	defer n.mu.Unlock()
 	return n.asked["close fence"]
 }
+
+// An interface that is not Ethernet can be neither fenced nor encrypted: it carries
+// nothing, unless the policy only counts.
+func TestNotEthernet(t *testing.T) {
+	for mode, up := range map[inventory.Mode]bool{inventory.Enforce: false, inventory.Monitor: true} {
+		t.Run(mode.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t)
+				p.r1.policy.Mode = mode
+				p.r1.failing("find parent", &notEthernetError{"eth4", p.r1.port.index})
+				p.r1.start()
+				f := p.r1.awaitFault(time.Second, health.LinkFailed)
+				if !strings.Contains(f.Text, "eth4 has no Ethernet address") || strings.Contains(f.Text, "held down") == up {
+					t.Errorf("%s", f)
+				}
+				if now := p.r1.now(); now.up != up {
+					t.Errorf("the interface is up: %v", now.up)
+				}
+			})
+		})
+	}
+}

@@ -97,7 +97,7 @@ func findIndex(index int) (parent, error) {
 func asParent(l netlink.Link) (parent, error) {
 	a := l.Attrs()
 	if len(a.HardwareAddr) != len(mka.MAC{}) {
-		return parent{}, fmt.Errorf("interface %s has no Ethernet address: MACsec needs an Ethernet link", a.Name)
+		return parent{}, &notEthernetError{a.Name, a.Index}
 	}
 	master := a.MasterIndex
 	if master != 0 {
@@ -111,6 +111,15 @@ func asParent(l netlink.Link) (parent, error) {
 		index: a.Index, name: a.Name, address: mka.MAC(a.HardwareAddr), mtu: a.MTU,
 		up: a.Flags&net.FlagUp != 0, running: a.RawFlags&unix.IFF_LOWER_UP != 0, master: master,
 	}, nil
+}
+
+type notEthernetError struct {
+	name  string
+	index int
+}
+
+func (e *notEthernetError) Error() string {
+	return fmt.Sprintf("interface %s has no Ethernet address: MACsec needs an Ethernet link", e.name)
 }
 
 type missingError struct{ name string }

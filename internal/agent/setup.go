@@ -18,12 +18,27 @@ import (
 	"github.com/lever-link/lever/mka"
 )
 
+// bar keeps an interface down that can have neither fence nor MACsec.
+func (t *task) bar(e *notEthernetError) error {
+	if t.policy.Mode != inventory.Enforce {
+		return e
+	}
+	if err := t.server.platform.setUp(e.index, false); err != nil {
+		return fmt.Errorf("%w; and it cannot be set down: %w", e, err)
+	}
+	return fmt.Errorf("%w; it is held down, as it must not carry plain frames", e)
+}
+
 // setUpLink brings the link to where keys can make it carry traffic.
 func (t *task) setUpLink() error {
 	p, err := t.server.platform.findParent(t.link.Local.Interface)
 	t.found = p
 	if isA[*missingError](err) {
 		t.fenced() // there is nothing to fence
+	}
+	if e, ok := errors.AsType[*notEthernetError](err); ok {
+		defer t.fenced()
+		return t.bar(e)
 	}
 	if err != nil {
 		return err
