@@ -95,8 +95,9 @@ func (p *Port) used(k *dataKey) bool {
 	})
 }
 
-// overtaken is the SAK among the olds that the maker of l made after l and that its
-// key server transmits with: we went back from it too soon.
+// overtaken is the SAK among the olds that its key server transmits with and that the
+// maker of l made after l, or that is of a better CAK and that all receive: we went back
+// from it too soon, or past it.
 func (p *Port) overtaken(l *dataKey) *dataKey {
 	if p.operating() {
 		return nil
@@ -106,7 +107,8 @@ func (p *Port) overtaken(l *dataKey) *dataKey {
 			k.owner.server.use.Latest != k.ki || !k.owner.server.use.LatestTx {
 			continue
 		}
-		if k.ki.MI == l.ki.MI && k.ki.KN > l.ki.KN {
+		if k.ki.MI == l.ki.MI && k.ki.KN > l.ki.KN ||
+			l.owner != nil && k.owner != l.owner && p.mayReplaceLatest(k.owner) && k.received() {
 			return k
 		}
 	}

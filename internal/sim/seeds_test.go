@@ -59,10 +59,10 @@ func TestSeeds(t *testing.T) {
 }
 
 // TestSeedsThatFailed has what no shorter scenario shows: a restarted key server's SAK
-// that the others were just leaving (7310529), and a member in a stall that has not heard
-// of a revocation yet (7310650).
+// that the others were just leaving (7310529), a member in a stall that has not heard of a
+// revocation yet (7310650), and one that went back past a SAK that all others use (3590).
 func TestSeedsThatFailed(t *testing.T) {
-	for _, seed := range []uint64{7310529, 7310650} {
+	for _, seed := range []uint64{3590, 7310529, 7310650} {
 		if r := sim.Run(seed, 0, time.Hour, nil); len(r.Failures) > 0 {
 			t.Errorf("seed %d: %s", seed, strings.Join(r.Failures, "\n"))
 		}
