@@ -11,6 +11,17 @@ import (
 	"github.com/lever-link/lever/inventory"
 )
 
+// newPairWithoutXPN is a secured pair whose packet numbers have 32 bits.
+func newPairWithoutXPN(t *testing.T) *pair {
+	t.Helper()
+	p := newPair(t)
+	p.change(func(l *inventory.Link) { l.Cipher = inventory.GCMAES256 })
+	p.deliver(epoch(t, "1.0"))
+	p.start()
+	p.secured(time.Second)
+	return p
+}
+
 // The packet numbers of a SAK are used up while no other one can be had. The kernel
 // switches its transmit SA off; switched on again it would send packet number 1 a second
 // time. So it goes, nothing is sent, and the status says why, until another SAK is there.
@@ -18,11 +29,7 @@ func TestPacketNumbersUsedUp(t *testing.T) {
 	for name, restart := range map[string]bool{"running": false, "restarted": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := newPair(t)
-				p.change(func(l *inventory.Link) { l.Cipher = inventory.GCMAES256 })
-				p.deliver(epoch(t, "1.0"))
-				p.start()
-				p.secured(time.Second)
+				p := newPairWithoutXPN(t)
 				frame := make([]byte, 74)
 				send := func(what string, want bool) {
 					t.Helper()
@@ -83,11 +90,7 @@ func TestPacketNumbersOfTheOldSAKUsedUp(t *testing.T) {
 	for name, restart := range map[string]bool{"running": false, "restarted": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := newPair(t)
-				p.change(func(l *inventory.Link) { l.Cipher = inventory.GCMAES256 })
-				p.deliver(epoch(t, "1.0"))
-				p.start()
-				p.secured(time.Second)
+				p := newPairWithoutXPN(t)
 				time.Sleep(30 * time.Second)
 				d := p.r1.device()
 				if err := p.r1.ask("rekey"); err != nil {

@@ -14,7 +14,6 @@ import (
 
 	"github.com/lever-link/lever/internal/health"
 	"github.com/lever-link/lever/internal/keys"
-	"github.com/lever-link/lever/inventory"
 	"github.com/lever-link/lever/macsec"
 	"github.com/lever-link/lever/macsec/macsectest"
 	"github.com/lever-link/lever/mka"
@@ -236,11 +235,7 @@ func TestNoCarrierAtTheStart(t *testing.T) {
 // The packet numbers of a SAK are finite: the next one comes in time.
 func TestRekeyByPacketNumber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPair(t)
-		p.change(func(l *inventory.Link) { l.Cipher = inventory.GCMAES256 })
-		p.deliver(epoch(t, "1.0"))
-		p.start()
-		p.secured(time.Second)
+		p := newPairWithoutXPN(t)
 		for i, n := range []*node{p.r1, p.r2} {
 			time.Sleep(20 * time.Second)
 			d := n.device()
